@@ -1,0 +1,62 @@
+# Everything a person or CI runs. A fresh machine needs only Python 3.11+, pip and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help up install test unit lint types protos protos-check fmt bench constraints clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+up: $(VENV)/.installed  ## Start the mesh with the demo (Ctrl-C stops it)
+	@$(BIN)/mesh up --demo $(ARGS)
+
+install: $(VENV)/.installed-dev  ## Make .venv with the product and the development tools
+
+# The product alone: `make up` waits for nothing that only tests need.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing meshplane (once, under a minute)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing the development tools (once, about a minute)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# One more health probe that is not ours, where Go is at hand to build it.
+	@if command -v go >/dev/null; then \
+	  GOBIN="$(abspath $(BIN))" go install github.com/grpc-ecosystem/grpc-health-probe@v0.4.61 \
+	  || echo "grpc-health-probe not built: its test is skipped"; fi
+	@touch $@
+
+test: $(VENV)/.installed-dev lint types protos-check  ## Lint, type-check, and run all tests
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+unit: $(VENV)/.installed-dev  ## Run the fast tests only
+	$(BIN)/pytest tests/unit $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/buf lint
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+protos: $(VENV)/.installed-dev  ## Generate the stubs from the protos
+	$(BIN)/python tools/protos.py
+
+protos-check: $(VENV)/.installed-dev
+	$(BIN)/python tools/protos.py --check
+
+fmt: $(VENV)/.installed-dev  ## Format and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: $(VENV)/.installed-dev  ## Pin the versions that are installed now
+	$(BIN)/pip freeze --exclude-editable | grep -E '^[A-Za-z0-9_.-]+==' > constraints.txt
+
+clean:  ## Remove what make made
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The registry, seen from its clients."""

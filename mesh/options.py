@@ -1,0 +1,59 @@
+"""Checks shared by option classes, and the one place that reads the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+
+from mesh.errors import UsageError
+
+DEFAULT_PUBLIC = "127.0.0.1:7710"
+DEFAULT_INTERNAL = "127.0.0.1:7711"
+DEFAULT_ADMIN = "127.0.0.1:7712"
+
+CONTROL_VARIABLE = "MESH_CONTROL"
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
+_MAX_PORT = 65535
+
+
+def default_control() -> str:
+    """Return where clients look for the control services: `MESH_CONTROL`, else where `mesh up` puts them."""
+    value = os.environ.get(CONTROL_VARIABLE, "").strip()
+    return parse_address(value, CONTROL_VARIABLE) if value else DEFAULT_INTERNAL
+
+
+def parse_address(text: str, what: str, *, port_zero: bool = False) -> str:
+    """Return `text` as "HOST:PORT" or "[IPV6]:PORT" in one spelling.
+
+    `port_zero` allows port 0, "any free port", which only makes sense where one listens.
+
+    Raises:
+        UsageError: it is no such address; the message names `what`.
+
+    """
+    host, colon, port = text.strip().rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not _valid_host(host[1:-1] if bracketed else host, ipv6=bracketed):
+        raise UsageError(f"{what}: '{text}' is not HOST:PORT, for example 127.0.0.1:7711 or [::1]:7711")
+    lowest = 0 if port_zero else 1
+    if not (port.isascii() and port.isdigit() and lowest <= int(port) <= _MAX_PORT):
+        raise UsageError(f"{what}: the port in '{text}' is not a number from {lowest} to {_MAX_PORT}")
+    return f"{host}:{int(port)}"
+
+
+def _valid_host(host: str, *, ipv6: bool) -> bool:
+    if not ipv6:
+        return _HOST.fullmatch(host) is not None
+    try:
+        ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def require(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as a sentence at the call
+    """Raise `UsageError` with `message` unless `condition` holds."""
+    if not condition:
+        raise UsageError(message)

@@ -1,0 +1,1 @@
+"""One call and what it passes through. Pure."""

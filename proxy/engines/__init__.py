@@ -1,0 +1,1 @@
+"""Engines: they move the bytes."""

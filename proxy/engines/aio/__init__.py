@@ -1,0 +1,1 @@
+"""The reference engine, on plain grpc.aio."""

@@ -1,0 +1,1 @@
+"""Which service a call is for. Pure."""

@@ -1,0 +1,1 @@
+"""Where control services keep things."""

@@ -1,0 +1,1 @@
+"""Revisioned keys and values with leases and watches."""
