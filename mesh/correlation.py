@@ -11,7 +11,8 @@ TRACEPARENT = b"traceparent"
 
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}").fullmatch
 # version - trace id - parent id - flags (W3C Trace Context); version ff and an all-zero trace id are invalid there.
-_TRACE_ID = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?").fullmatch
+_TRACEPARENT = rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+_TRACE_ID = re.compile(_TRACEPARENT).fullmatch
 
 _ID_BYTES = 16
 # One read of the kernel's randomness serves many ids: 51 ns an id instead of 2.3 µs for a uuid4.

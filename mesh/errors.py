@@ -33,7 +33,7 @@ class StartError(MeshError):
     """A part cannot start: a port in use, a folder that cannot be written. The command exits with 1."""
 
 
-class Unreachable(MeshError):
+class UnreachableError(MeshError):
     """A peer does not answer now; it may later."""
 
     source = Source.UPSTREAM
