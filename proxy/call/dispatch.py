@@ -1,0 +1,121 @@
+"""The path of a call, the same for every engine: decisions here, I/O there.
+
+An engine does, for each call: `begin`, `admit`, then for each attempt `next_endpoint` and `end_attempt`, and at last
+`end`, whatever happened in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mesh.clock import Clock
+from mesh.resilience.outcome import is_failure
+from proxy.call.call import Call, Metadata
+from proxy.call.limits import Limits
+from proxy.call.pipeline import Pipeline
+from proxy.call.reason import Reason, Reject
+from proxy.routing.table import EMPTY, RouteTable
+from proxy.upstream.endpoint import Endpoint
+
+
+class Dispatcher:
+    """Takes calls through pipeline, routing and upstream."""
+
+    def __init__(self, clock: Clock, limits: Limits, routed: Pipeline, local: Pipeline) -> None:
+        self.now = clock.now
+        self.limits = limits
+        # For calls that go to an upstream, and for all others.
+        self.routed = routed
+        self.local = local
+        # By listener; replaced as a whole when the registry changes.
+        self.tables: Mapping[str, RouteTable] = {}
+        self.in_flight = 0
+
+    def begin(self, listener: str, method: bytes, metadata: Metadata, peer: str) -> Call:
+        """Return a new call with its route. `end` must follow."""
+        call = Call(method, metadata, peer, listener, self.now())
+        call.route = route = self.tables.get(listener, EMPTY).find(method)
+        call.pipeline = self.local if route is None or route.is_local else self.routed
+        self.in_flight += 1
+        return call
+
+    def admit(self, call: Call) -> None:
+        """Run the pipeline's way in; raises Reject when the call is answered here. Not for an async pipeline."""
+        assert call.pipeline is not None
+        call.pipeline.on_request(call)
+        self._check(call)
+
+    async def admit_async(self, call: Call) -> None:
+        """Do what `admit` does, for a pipeline with asynchronous hooks."""
+        assert call.pipeline is not None
+        await call.pipeline.on_request_async(call)
+        self._check(call)
+
+    def next_endpoint(self, call: Call) -> Endpoint:
+        """Return the endpoint of the next attempt, which begins; raises Reject when there is none to try."""
+        route, pipeline = call.route, call.pipeline
+        assert route is not None
+        assert pipeline is not None
+        endpoint = route.targets.pick(call, pipeline)
+        if endpoint is None:
+            raise self._nowhere(call)
+        call.endpoint = endpoint
+        call.attempts += 1
+        call.status = -1
+        call.reason = None
+        endpoint.in_flight += 1
+        endpoint.calls += 1
+        return endpoint
+
+    def on_response(self, call: Call) -> None:
+        """Note that the upstream began to answer."""
+        assert call.pipeline is not None
+        call.response_at = self.now()
+        call.pipeline.on_response(call)
+
+    def end_attempt(self, call: Call, status: int, message: str = "", reason: Reason | None = None) -> None:
+        """End the attempt under way with its outcome, which is the call's as long as no other attempt follows."""
+        endpoint, pipeline = call.endpoint, call.pipeline
+        assert endpoint is not None
+        assert pipeline is not None
+        call.finish(status, message, reason)
+        endpoint.in_flight -= 1
+        if is_failure(status) and not call.cancelled:
+            endpoint.failures += 1
+        call.tried = (*call.tried, endpoint)
+        pipeline.on_attempt_end(call, endpoint)
+
+    def end(self, call: Call) -> None:
+        """End the call; its status is known."""
+        if call.ended_at:
+            return
+        assert call.pipeline is not None
+        call.ended_at = self.now()
+        self.in_flight -= 1
+        call.pipeline.on_end(call)
+
+    def _check(self, call: Call) -> None:
+        self.limits.check_headers(call)
+        if self.in_flight > self.limits.max_calls_in_flight:
+            raise Reject(
+                Reason.OVERLOADED, f"the edge has {self.limits.max_calls_in_flight} calls in flight, its limit: retry"
+            )
+        if call.route is None:
+            # The same words for a service that does not exist and for one that this listener does not show.
+            service = call.method.rpartition(b"/")[0].lstrip(b"/").decode("ascii", "replace")
+            raise Reject(Reason.NO_ROUTE, f"unknown service {service}" if service else "malformed method name")
+
+    def _nowhere(self, call: Call) -> Reject:
+        route = call.route
+        assert route is not None
+        targets = route.targets
+        if call.tried and call.reason is not None:
+            return Reject(call.reason, call.message)
+        if targets.endpoints:
+            return Reject(
+                Reason.BREAKER_OPEN,
+                f"every endpoint of {route.service} fails; its circuit breakers are open: retry later",
+            )
+        if targets.known:
+            return Reject(Reason.NO_ENDPOINT, f"no instance of {route.service} is serving now")
+        return Reject(Reason.NO_ENDPOINT, f"no instance of {route.service} is registered now")

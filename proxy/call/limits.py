@@ -1,0 +1,58 @@
+"""Bounds on what one call, and all calls together, may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mesh.options import require
+from proxy.call.call import Call
+from proxy.call.reason import Reason, Reject
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# HTTP/2 counts a header as its bytes and 32 more (RFC 9113, 6.5.2).
+_HEADER_OVERHEAD = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is accepted of clients and upstreams."""
+
+    # Bytes of one message, either way.
+    max_message_bytes: int = 16 * MIB
+    # Bytes of a request's metadata as HTTP/2 counts them, and its number of entries.
+    max_header_bytes: int = 16 * KIB
+    max_headers: int = 128
+    # Calls in flight over all listeners; further ones are refused until some end.
+    max_calls_in_flight: int = 10_000
+    # Streams that one client connection may have open.
+    max_streams_per_connection: int = 1000
+
+    def __post_init__(self) -> None:
+        """Check the values; raises UsageError."""
+        require(KIB <= self.max_message_bytes <= 1024 * MIB, "limits.max_message_bytes must be from 1 KiB to 1 GiB")
+        require(KIB <= self.max_header_bytes <= MIB, "limits.max_header_bytes must be from 1 KiB to 1 MiB")
+        for name in ("max_headers", "max_calls_in_flight", "max_streams_per_connection"):
+            require(getattr(self, name) >= 1, f"limits.{name} must be at least 1")
+
+    def check_headers(self, call: Call) -> None:
+        """Raise Reject when the request's metadata is over its bounds."""
+        count = len(call.metadata)
+        if count > self.max_headers:
+            raise Reject(
+                Reason.HEADERS_TOO_LARGE, f"{count} metadata entries are over the edge's limit of {self.max_headers}"
+            )
+        size = sum([len(name) + len(value) for name, value in call.metadata]) + count * _HEADER_OVERHEAD
+        if size > self.max_header_bytes:
+            raise Reject(
+                Reason.HEADERS_TOO_LARGE,
+                f"{size} bytes of metadata are over the edge's limit of {self.max_header_bytes}",
+            )
+
+    def message_too_large(self, size: int, sender: str) -> Reject:
+        """Return the refusal of a message of `size` bytes from `sender` ("client" or "upstream")."""
+        return Reject(
+            Reason.MESSAGE_TOO_LARGE,
+            f"a message of {size} bytes from the {sender} is over the edge's limit of {self.max_message_bytes}",
+        )

@@ -1,0 +1,43 @@
+"""Why the edge answered a call itself: the closed list behind the trailer `mesh-reason`."""
+
+from __future__ import annotations
+
+import enum
+
+from mesh.resilience import outcome
+
+TRAILER = b"mesh-reason"
+
+
+class Reason(enum.Enum):
+    """A reason, the gRPC status code it is answered with, and whether the upstream is to blame."""
+
+    NO_ROUTE = ("no_route", outcome.UNIMPLEMENTED)
+    NO_ENDPOINT = ("no_endpoint", outcome.UNAVAILABLE)
+    BREAKER_OPEN = ("breaker_open", outcome.UNAVAILABLE)
+    UPSTREAM_CONNECT_FAILED = ("upstream_connect_failed", outcome.UNAVAILABLE)
+    UPSTREAM_RESET = ("upstream_reset", outcome.UNAVAILABLE)
+    DEADLINE_EXCEEDED = ("deadline_exceeded", outcome.DEADLINE_EXCEEDED)
+    MALFORMED_REQUEST = ("malformed_request", outcome.INVALID_ARGUMENT)
+    HEADERS_TOO_LARGE = ("headers_too_large", outcome.RESOURCE_EXHAUSTED)
+    MESSAGE_TOO_LARGE = ("message_too_large", outcome.RESOURCE_EXHAUSTED)
+    OVERLOADED = ("overloaded", outcome.UNAVAILABLE)
+    DRAINING = ("draining", outcome.UNAVAILABLE)
+    INTERNAL = ("internal", outcome.INTERNAL)
+
+    def __init__(self, text: str, code: int) -> None:
+        self.text = text
+        self.wire = text.encode()
+        self.code = code
+
+
+class Reject(Exception):  # noqa: N818 - it is an answer, not an error
+    """The call is answered here and now, without an upstream.
+
+    Raised by interceptors and by the dispatcher. `message` is one sentence for a person.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message

@@ -1,0 +1,29 @@
+"""One address of one instance, and what the edge has seen of it."""
+
+from __future__ import annotations
+
+from mesh.discovery.model import Instance
+from mesh.resilience.breaker import Breaker
+
+
+class Endpoint:
+    """One address of one instance of a service. Lives as long as the registration, so its breaker remembers."""
+
+    __slots__ = ("address", "breaker", "calls", "failures", "in_flight", "instance", "instance_id", "service")
+
+    def __init__(self, instance: Instance, address: str, breaker: Breaker) -> None:
+        self.service = instance.service
+        self.instance_id = instance.instance_id
+        self.address = address
+        self.instance = instance
+        self.breaker = breaker
+        self.in_flight = 0
+        self.calls = 0
+        self.failures = 0
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.service, self.instance_id, self.address
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.service}/{self.instance_id} {self.address}>"
