@@ -1,0 +1,22 @@
+"""How one service of the shop calls the next: through the mesh, with the id of the conversation and the deadline."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import grpc
+
+CORRELATION = "x-correlation-id"
+
+
+class Onward(TypedDict):
+    """Arguments of a call made on behalf of another."""
+
+    metadata: tuple[tuple[str, str | bytes], ...]
+    timeout: float | None
+
+
+def onward(context: grpc.aio.ServicerContext[Any, Any]) -> Onward:
+    """Return what a call onward carries: this is all that a service does for the mesh to tell the whole story."""
+    kept = tuple((key, value) for key, value in context.invocation_metadata() or () if key == CORRELATION)
+    return {"metadata": kept, "timeout": context.time_remaining()}

@@ -1,0 +1,24 @@
+"""Payments: takes the money, once an order."""
+
+# ruff: noqa: N802 - the proto says what the methods are called and given
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from examples.shop.api.v1 import ChargeRequest, ChargeResponse, PaymentsServicer
+
+
+class Payments(PaymentsServicer):
+    """Keeps its charges in memory: it is a demo's bank."""
+
+    def __init__(self) -> None:
+        self._charges: dict[str, str] = {}
+
+    async def Charge(self, request: ChargeRequest, context: grpc.aio.ServicerContext[Any, Any]) -> ChargeResponse:
+        if not request.order_id or not request.amount_cents:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "order_id and amount_cents are needed")
+        payment = self._charges.setdefault(request.order_id, f"pay-{len(self._charges) + 1}")
+        return ChargeResponse(payment_id=payment)
