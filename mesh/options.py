@@ -5,12 +5,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from pathlib import Path
 
 from mesh.errors import UsageError
 
 DEFAULT_PUBLIC = "127.0.0.1:7710"
 DEFAULT_INTERNAL = "127.0.0.1:7711"
 DEFAULT_ADMIN = "127.0.0.1:7712"
+# Where `mesh control` listens when it runs alone; under `mesh up` it takes any free port.
+DEFAULT_CONTROL_LISTEN = "127.0.0.1:7713"
 
 CONTROL_VARIABLE = "MESH_CONTROL"
 
@@ -22,6 +25,13 @@ def default_control() -> str:
     """Return where clients look for the control services: `MESH_CONTROL`, else where `mesh up` puts them."""
     value = os.environ.get(CONTROL_VARIABLE, "").strip()
     return parse_address(value, CONTROL_VARIABLE) if value else DEFAULT_INTERNAL
+
+
+def default_data_dir() -> Path:
+    """Return where the mesh keeps its data: `$XDG_DATA_HOME/meshplane`, else `~/.local/share/meshplane`."""
+    home = os.environ.get("XDG_DATA_HOME", "").strip()
+    # The XDG specification: a relative path is invalid and ignored.
+    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "share") / "meshplane"
 
 
 def parse_address(text: str, what: str, *, port_zero: bool = False) -> str:
