@@ -56,6 +56,8 @@ class Dispatcher:
         route, pipeline = call.route, call.pipeline
         assert route is not None
         assert pipeline is not None
+        if route.is_local:  # what the edge does serve of its own services never comes here
+            raise Reject(Reason.NO_ROUTE, "unknown method")
         endpoint = route.targets.pick(call, pipeline)
         if endpoint is None:
             raise self._nowhere(call)

@@ -64,12 +64,12 @@ class MethodRoute:
 class RouteTable:
     """The routes of one listener."""
 
-    __slots__ = ("_cache", "public_names", "routes")
+    __slots__ = ("_cache", "routes", "service_names")
 
     def __init__(self, routes: Mapping[str, ServiceRoute], service_names: Iterable[str]) -> None:
         self.routes = routes
         # Registered services that may be named to this listener, whether or not an instance lives.
-        self.public_names = frozenset(service_names)
+        self.service_names = frozenset(service_names)
         self._cache: dict[bytes, MethodRoute] = {}
 
     def find(self, path: bytes) -> MethodRoute | None:

@@ -1,0 +1,102 @@
+"""The edge's numbers as Prometheus metrics, made when somebody scrapes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+import mesh
+from mesh.resilience.outcome import code_name
+from proxy.admin.service import EdgeInfo
+from proxy.admin.state import MeshState
+from proxy.interceptors.metrics import BUCKETS, MethodStats
+from proxy.stack import Stack
+
+_METHOD = ("listener", "service", "method")
+_ENDPOINT = ("service", "instance", "endpoint")
+
+
+class EdgeCollector(Collector):
+    """Reads the counts that the interceptors keep."""
+
+    def __init__(self, stack: Stack, state: MeshState, info: EdgeInfo) -> None:
+        self._stack = stack
+        self._state = state
+        self._info = info
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics as they are now."""
+        yield from self._calls()
+        yield from self._endpoints()
+        yield from self._edge()
+
+    def _calls(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily("mesh_edge_calls", "Calls that ended.", labels=(*_METHOD, "code"))
+        seconds = HistogramMetricFamily("mesh_edge_call_duration_seconds", "How long calls took.", labels=_METHOD)
+        received = CounterMetricFamily("mesh_edge_received_bytes", "Message bytes from clients.", labels=_METHOD)
+        sent = CounterMetricFamily("mesh_edge_sent_bytes", "Message bytes to clients.", labels=_METHOD)
+        flight = GaugeMetricFamily("mesh_edge_calls_in_flight", "Calls under way.", labels=_METHOD)
+        local = CounterMetricFamily(
+            "mesh_edge_local_replies", "Calls that the edge answered itself, and why.", labels=(*_METHOD, "reason")
+        )
+        for listener, stats in self._stack.metrics.snapshot():
+            labels = (listener, stats.service, stats.method)
+            for code, count in stats.codes.items():
+                calls.add_metric((*labels, code_name(code)), count)
+            seconds.add_metric(labels, _cumulative(stats), stats.seconds)
+            received.add_metric(labels, stats.bytes_in)
+            sent.add_metric(labels, stats.bytes_out)
+            flight.add_metric(labels, stats.in_flight)
+            for reason, count in stats.reasons.items():
+                local.add_metric((*labels, reason), count)
+        yield from (calls, seconds, received, sent, flight, local)
+
+    def _endpoints(self) -> Iterator[Metric]:
+        state = GaugeMetricFamily(
+            "mesh_edge_breaker_state", "Circuit breaker: 0 closed, 1 half-open, 2 open.", labels=_ENDPOINT
+        )
+        flight = GaugeMetricFamily("mesh_edge_endpoint_calls_in_flight", "Attempts under way.", labels=_ENDPOINT)
+        attempts = CounterMetricFamily("mesh_edge_endpoint_attempts", "Attempts that began.", labels=_ENDPOINT)
+        failures = CounterMetricFamily("mesh_edge_endpoint_failures", "Attempts that failed.", labels=_ENDPOINT)
+        for endpoint in self._state.pool.all():
+            labels = (endpoint.service, endpoint.instance_id, endpoint.address)
+            state.add_metric(labels, endpoint.breaker.state)
+            flight.add_metric(labels, endpoint.in_flight)
+            attempts.add_metric(labels, endpoint.calls)
+            failures.add_metric(labels, endpoint.failures)
+        yield from (state, flight, attempts, failures)
+
+    def _edge(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily("mesh_edge_info", "What runs.", labels=("version", "engine", "instance"))
+        info.add_metric((mesh.__version__, self._info.engine, self._info.instance_id), 1)
+        yield info
+        yield GaugeMetricFamily(
+            "mesh_edge_registry_connected", "1 while the registry is in reach.", value=self._info.registry_connected()
+        )
+        yield GaugeMetricFamily(
+            "mesh_edge_registry_revision", "The registry's revision in force.", value=self._state.directory.revision
+        )
+        log = self._stack.access_log
+        yield CounterMetricFamily(
+            "mesh_edge_access_log_dropped", "Access log records that found no room.", value=log.dropped if log else 0
+        )
+
+
+def _cumulative(stats: MethodStats) -> list[tuple[str, float]]:
+    bounds = (*map(str, BUCKETS), "+Inf")
+    return list(zip(bounds, itertools.accumulate(stats.slots), strict=True))
+
+
+def edge_registry(stack: Stack, state: MeshState, info: EdgeInfo) -> CollectorRegistry:
+    """Return all that is scraped from an edge: its calls, and its process."""
+    registry = CollectorRegistry()
+    registry.register(EdgeCollector(stack, state, info))
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry

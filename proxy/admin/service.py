@@ -1,0 +1,140 @@
+"""mesh.edge.v1.Edge: what this edge runs, and what it thinks of the endpoints behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import grpc
+
+import mesh
+from mesh.api.edge.v1 import (
+    BREAKER_STATE_CLOSED,
+    BREAKER_STATE_HALF_OPEN,
+    BREAKER_STATE_OPEN,
+    EdgeServicer,
+    GetInfoRequest,
+    GetInfoResponse,
+    ListUpstreamsRequest,
+    ListUpstreamsResponse,
+    Upstream,
+    UpstreamEndpoint,
+    add_EdgeServicer_to_server,
+)
+from mesh.clock import Clock
+from mesh.discovery.model import Service
+from mesh.resilience.breaker import Breaker, BreakerState
+from proxy.admin.state import MeshState
+from proxy.engines.engine import INTERNAL
+from proxy.interceptors.metrics import Metrics
+from proxy.upstream.endpoint import Endpoint
+
+NAME = "mesh.edge.v1.Edge"
+
+_BREAKER = {
+    BreakerState.CLOSED: BREAKER_STATE_CLOSED,
+    BreakerState.HALF_OPEN: BREAKER_STATE_HALF_OPEN,
+    BreakerState.OPEN: BREAKER_STATE_OPEN,
+}
+
+
+@dataclass
+class EdgeInfo:
+    """What does not change while an edge runs, and a look at what does."""
+
+    instance_id: str
+    engine: str
+    interceptors: tuple[str, ...]
+    clock: Clock
+    registry_connected: Callable[[], bool]
+    started_at: float = 0.0
+    addresses: Mapping[str, str] | None = None
+
+
+class EdgeAdmin(EdgeServicer):
+    """Serves the edge's own view."""
+
+    def __init__(self, state: MeshState, metrics: Metrics, info: EdgeInfo) -> None:
+        self._state = state
+        self._metrics = metrics
+        self._info = info
+
+    async def GetInfo(
+        self, request: GetInfoRequest, context: grpc.aio.ServicerContext[GetInfoRequest, GetInfoResponse]
+    ) -> GetInfoResponse:
+        info, addresses = self._info, self._info.addresses or {}
+        return GetInfoResponse(
+            instance_id=info.instance_id,
+            version=mesh.__version__,
+            engine=info.engine,
+            public_address=addresses.get("public", ""),
+            internal_address=addresses.get("internal", ""),
+            admin_address=addresses.get("admin", ""),
+            uptime_seconds=info.clock.now() - info.started_at,
+            registry_cluster_id=self._state.directory.cluster_id,
+            registry_revision=self._state.directory.revision,
+            registry_connected=info.registry_connected(),
+            interceptors=info.interceptors,
+            calls_in_flight=self._metrics.calls_in_flight,
+            calls_total=self._metrics.calls_total,
+        )
+
+    async def ListUpstreams(
+        self,
+        request: ListUpstreamsRequest,
+        context: grpc.aio.ServicerContext[ListUpstreamsRequest, ListUpstreamsResponse],
+    ) -> ListUpstreamsResponse:
+        services = self._state.directory.services
+        return ListUpstreamsResponse(
+            upstreams=[self._upstream(services[name]) for name in sorted(services) if request.service in ("", name)],
+            registry_revision=self._state.directory.revision,
+            registry_connected=self._info.registry_connected(),
+        )
+
+    def _upstream(self, service: Service) -> Upstream:
+        routes = self._state.table(INTERNAL).routes
+        endpoints = self._state.pool.of(service.name)
+        declared = {name for endpoint in endpoints for name in endpoint.instance.grpc_services}
+        declared.update(service.grpc_services)
+        return Upstream(
+            service=service.name,
+            public=service.public,
+            grpc_services=sorted(declared),
+            shadowed_grpc_services=sorted(
+                name for name in declared if name in routes and routes[name].service != service.name
+            ),
+            endpoints=[self._endpoint(endpoint) for endpoint in endpoints],
+        )
+
+    def _endpoint(self, endpoint: Endpoint) -> UpstreamEndpoint:
+        now = self._info.clock.now()
+        breaker, instance = endpoint.breaker, endpoint.instance
+        calls, failures, slow = _window(breaker, now)
+        return UpstreamEndpoint(
+            instance_id=endpoint.instance_id,
+            address=endpoint.address,
+            version=instance.version,
+            zone=instance.zone,
+            health=instance.health.name,
+            breaker=_BREAKER[breaker.state],
+            breaker_retry_seconds=breaker.retry_after(now),
+            window_calls=calls,
+            failure_rate=failures / calls if calls else 0.0,
+            slow_call_rate=slow / calls if calls else 0.0,
+            calls_in_flight=endpoint.in_flight,
+            calls_total=endpoint.calls,
+            failures_total=endpoint.failures,
+            weight=instance.weight,
+        )
+
+
+def _window(breaker: Breaker, now: float) -> tuple[int, int, int]:
+    window = breaker.window
+    if breaker.state is BreakerState.CLOSED:
+        window.advance(now)
+    return window.calls, window.failures, window.slow
+
+
+def add_edge_admin(server: grpc.aio.Server, state: MeshState, metrics: Metrics, info: EdgeInfo) -> None:
+    """Serve the edge's view on a listener."""
+    add_EdgeServicer_to_server(EdgeAdmin(state, metrics, info), server)

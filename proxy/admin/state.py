@@ -1,0 +1,82 @@
+"""The edge's picture of the mesh, kept up to date by the registry watch, and whoever waits for it to change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mesh.discovery.model import Directory, Health
+from mesh.resilience.breaker import BreakerOptions
+from proxy.engines.engine import INTERNAL, PUBLIC
+from proxy.routing.table import EMPTY, RouteTable, compile_table
+from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.pool import EndpointPool
+
+
+@dataclass
+class MeshState:
+    """Directory, endpoints and routes, replaced together."""
+
+    breaker: BreakerOptions
+    # By listener, the gRPC services that the edge answers itself.
+    local: Mapping[str, Iterable[str]]
+    directory: Directory = Directory.EMPTY
+    tables: dict[str, RouteTable] = field(default_factory=dict)
+    draining: bool = False
+
+    def __post_init__(self) -> None:
+        """Start with nothing but what the edge answers itself."""
+        self.pool = EndpointPool(self.breaker)
+        self._changed = asyncio.Event()
+        self._compile()
+
+    def update(self, directory: Directory, forget: Callable[[Iterable[Endpoint]], None]) -> None:
+        """Follow the registry; endpoints that left are handed to `forget`."""
+        self.directory = directory
+        gone = self.pool.update(directory)
+        self._compile()
+        forget(gone)
+        self._notify()
+
+    def drain(self) -> None:
+        """Tell health checkers that this edge is about to leave."""
+        self.draining = True
+        self._notify()
+
+    async def changed(self) -> None:
+        """Wait for the next change."""
+        await self._changed.wait()
+
+    def table(self, listener: str) -> RouteTable:
+        """Return the routes of a listener."""
+        return self.tables.get(listener, EMPTY)
+
+    def health(self, listener: str, name: str) -> Health | None:
+        """Return the health of what `name` stands for on a listener; None when it is unknown there.
+
+        "" is the edge. Else it is a gRPC service or a registered service: it serves when one live instance does.
+        """
+        if not name:
+            return Health.DRAINING if self.draining else Health.SERVING
+        table = self.table(listener)
+        route = table.routes.get(name)
+        if route is not None:
+            if route.is_local:
+                return Health.SERVING
+            return Health.SERVING if route.targets.endpoints else Health.NOT_SERVING
+        if name not in table.service_names:
+            return None
+        endpoints = [one for route in table.routes.values() if route.service == name for one in route.targets.endpoints]
+        return Health.SERVING if endpoints else Health.NOT_SERVING
+
+    def _compile(self) -> None:
+        # In place: the dispatcher reads the same mapping.
+        for listener in (PUBLIC, INTERNAL):
+            self.tables[listener] = compile_table(
+                self.directory, self.pool, public_only=listener == PUBLIC, local=self.local.get(listener, ())
+            )
+
+    def _notify(self) -> None:
+        waiting, self._changed = self._changed, asyncio.Event()
+        waiting.set()

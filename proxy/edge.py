@@ -1,0 +1,164 @@
+"""One edge, wired together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+import grpc
+from mesh.discovery.registration import Registration
+from mesh.discovery.watcher import RegistryWatcher
+
+import mesh
+from mesh.clock import Clock, SystemClock
+from mesh.discovery.model import Instance
+from mesh.runtime import Process
+from proxy.admin import health, reflection, service
+from proxy.admin.access_log import write_access_log
+from proxy.admin.descriptors import DescriptorCache
+from proxy.admin.http import admin_app, serve_admin
+from proxy.admin.prometheus import edge_registry
+from proxy.admin.service import EdgeInfo
+from proxy.admin.state import MeshState
+from proxy.call.call import Call
+from proxy.call.dispatch import Dispatcher
+from proxy.engines.aio.channels import Channels
+from proxy.engines.aio.engine import AioEngine
+from proxy.engines.engine import INTERNAL, PUBLIC, Engine, Listener
+from proxy.options import ACCESS_LOG_OFF, EdgeOptions
+from proxy.routing.table import EDGE_SERVICE
+from proxy.stack import Stack, StackOptions
+
+# An edge that cannot reach a registry at its start waits this long for it before it says that it is ready: it then
+# serves what it can, health and reflection, and goes on trying.
+FIRST_SYNC_SECONDS = 10.0
+
+# How long telling the registry that this edge leaves may take.
+_GOODBYE_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class Edge:
+    """An edge without its place in the registry: listeners, routes, and what it answers itself."""
+
+    def __init__(self, options: EdgeOptions, clock: Clock | None = None) -> None:
+        self.options = options
+        clock = clock or SystemClock()
+        access_log = options.access_log != ACCESS_LOG_OFF
+        self.stack = Stack(clock, StackOptions(options.breaker, options.deadline, access_log=access_log), _hook_failed)
+        reflected = reflection.NAMES if options.public_reflection else ()
+        local = {
+            PUBLIC: (health.NAME, *reflected),
+            INTERNAL: (health.NAME, *reflection.NAMES, service.NAME),
+        }
+        self.state = MeshState(options.breaker, local)
+        self.dispatcher = Dispatcher(clock, options.limits, self.stack.routed, self.stack.local)
+        self.dispatcher.tables = self.state.tables
+        self.engine: Engine = AioEngine(self.dispatcher)
+        self.watcher = RegistryWatcher(options.control, lambda directory: self.state.update(directory, self._forget))
+        self.info = EdgeInfo(
+            instance_id=options.instance_id or f"edge-{socket.gethostname()}-{os.getpid()}",
+            engine=self.engine.name,
+            interceptors=self.stack.routed.names,
+            clock=clock,
+            registry_connected=lambda: self.watcher.connected,
+            started_at=clock.now(),
+        )
+        # Reflection asks instances over channels of its own: they must not count as calls.
+        self._asking = Channels(options.limits)
+        self._cache = DescriptorCache(self._asking.get)
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[dict[str, str]]:
+        """Serve while the context is open; yields the addresses by name. Calls get `grace` seconds at the end."""
+        options, log = self.options, self.stack.access_log
+        async with contextlib.AsyncExitStack() as stack:
+            if log is not None:
+                await stack.enter_async_context(write_access_log(log, options.access_log))
+            registry = edge_registry(self.stack, self.state, self.info)
+            app = admin_app(registry, self.state)
+            addresses = {"admin": await stack.enter_async_context(serve_admin(app, options.admin))}
+            stack.push_async_callback(self._asking.close)
+            stack.push_async_callback(self._stop_engine)
+            addresses |= await self.engine.start(
+                [
+                    Listener(PUBLIC, options.public, self._add_local(PUBLIC, reflect=options.public_reflection)),
+                    Listener(INTERNAL, options.internal, self._add_local(INTERNAL, reflect=True)),
+                ]
+            )
+            self.info.addresses = addresses
+            watching = asyncio.create_task(self.watcher.run())
+            stack.push_async_callback(_ended, watching)
+            yield addresses
+
+    async def synced(self) -> bool:
+        """Wait for the first word from the registry; returns whether it came in time."""
+        try:
+            await asyncio.wait_for(self.watcher.synced(), FIRST_SYNC_SECONDS)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _stop_engine(self) -> None:
+        self.state.drain()
+        await self.engine.stop(self.options.grace)
+
+    def _forget(self, endpoints: Iterable[object]) -> None:
+        gone: Sequence = list(endpoints)  # type: ignore[type-arg]
+        self.engine.forget(gone)
+        self._asking.forget(gone)
+
+    def _add_local(self, listener: str, *, reflect: bool) -> Callable[[grpc.aio.Server], None]:
+        def add(server: grpc.aio.Server) -> None:
+            health.add_health(server, self.state, listener)
+            if reflect:
+                reflection.add_reflection(server, reflection.Reflection(self.state, listener, self._cache))
+            if listener == INTERNAL:
+                service.add_edge_admin(server, self.state, self.stack.metrics, self.info)
+
+        return add
+
+
+async def run_edge(options: EdgeOptions, process: Process) -> None:
+    """Run an edge until `process.stop`: serve, join the registry, drain at the end.
+
+    Raises:
+        StartError: an address cannot be listened on, or the access log not be written.
+
+    """
+    edge = Edge(options)
+    async with edge.serve() as addresses:
+        me = Instance(
+            service=EDGE_SERVICE,
+            instance_id=edge.info.instance_id,
+            endpoints=(addresses[INTERNAL],),
+            version=mesh.__version__,
+            metadata={"engine": edge.engine.name, "public": addresses[PUBLIC], "admin": addresses["admin"]},
+            grpc_services=(service.NAME,),
+        )
+        registration = asyncio.create_task(Registration(options.control, me).run())
+        try:
+            if not await edge.synced():
+                _log.warning("no registry at %s yet; serving without, and trying on", options.control)
+            process.ready({**addresses, "engine": edge.engine.name})
+            await process.stop.wait()
+        finally:
+            # First out of the registry, so that nobody is sent here any more, then drain.
+            edge.state.drain()
+            await asyncio.wait((registration,), timeout=0)
+            await _ended(registration)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _hook_failed(call: Call, error: BaseException) -> None:
+    _log.error("an interceptor failed on call %s", call.correlation_id.decode(), exc_info=error)

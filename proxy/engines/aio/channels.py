@@ -1,0 +1,87 @@
+"""One grpc.aio channel per endpoint: connected when first needed, closed after its last call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import grpc
+
+from proxy.call.limits import Limits
+from proxy.upstream.endpoint import Endpoint
+
+# How long a connection may take to come about. An endpoint on the same network needs milliseconds.
+CONNECT_SECONDS = 1.0
+
+_READY = grpc.ChannelConnectivity.READY
+_FAILED = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
+
+
+class Channels:
+    """The channels to all endpoints."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._options = (
+            ("grpc.enable_http_proxy", 0),
+            # Each endpoint has its own connection, whoever else in this process talks to the same address.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000)),  # also its limit for one connect
+            ("grpc.max_reconnect_backoff_ms", 2000),
+            # Twice ours, so that what is over ours can be answered with a reason.
+            ("grpc.max_receive_message_length", 2 * limits.max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_metadata_size", 4 * limits.max_header_bytes),
+            ("grpc.absolute_max_metadata_size", 4 * limits.max_header_bytes),
+        )
+        self._channels: dict[Endpoint, grpc.aio.Channel] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def get(self, endpoint: Endpoint) -> grpc.aio.Channel:
+        """Return the channel of an endpoint."""
+        channel = self._channels.get(endpoint)
+        if channel is None:
+            channel = grpc.aio.insecure_channel(endpoint.address, options=self._options)
+            self._channels[endpoint] = channel
+        return channel
+
+    async def connect(self, channel: grpc.aio.Channel, time_left: float | None) -> bool:
+        """Tell whether the channel is connected, connecting it first where that is needed.
+
+        A channel that failed to connect a moment ago is not waited for: it tries again by itself.
+        """
+        state = channel.get_state(try_to_connect=True)
+        if state is _READY:
+            return True
+        limit = CONNECT_SECONDS if time_left is None else min(CONNECT_SECONDS, time_left)
+        try:
+            async with asyncio.timeout(max(limit, 0)):
+                while state is not _READY:
+                    if state in _FAILED:
+                        return False
+                    await channel.wait_for_state_change(state)
+                    state = channel.get_state(try_to_connect=True)
+        except TimeoutError:
+            return False
+        return True
+
+    def forget(self, endpoints: Iterable[Endpoint]) -> None:
+        """Close the channels of endpoints that left, once their calls have ended."""
+        for endpoint in endpoints:
+            channel = self._channels.pop(endpoint, None)
+            if channel is not None:
+                task = asyncio.create_task(channel.close(grace=None if not endpoint.in_flight else _FOREVER))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Close every channel, ending the calls on it."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        self._channels.clear()
+
+
+# A call on an endpoint that left ends when its client, its upstream or its deadline ends it.
+_FOREVER = 10.0**8

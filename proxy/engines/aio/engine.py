@@ -1,0 +1,112 @@
+"""The aio engine: a grpc.aio server per listener, a grpc.aio channel per endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+
+from mesh.errors import StartError
+from proxy.call.dispatch import Dispatcher
+from proxy.call.limits import Limits
+from proxy.engines.aio.channels import Channels
+from proxy.engines.aio.forward import Forwarder
+from proxy.engines.aio.local import LocalCalls
+from proxy.engines.engine import Listener
+from proxy.upstream.endpoint import Endpoint
+
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]
+
+
+class AioEngine:
+    """Forwards calls on plain grpc.aio."""
+
+    name = "aio"
+
+    def __init__(self, dispatcher: Dispatcher, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> None:
+        """Make an engine; third-party `interceptors` run before the mesh's own."""
+        self._dispatcher = dispatcher
+        self._interceptors = tuple(interceptors)
+        self._channels = Channels(dispatcher.limits)
+        self._servers: list[grpc.aio.Server] = []
+
+    async def start(self, listeners: Sequence[Listener]) -> Mapping[str, str]:
+        """See Engine.start."""
+        forwarder = Forwarder(self._dispatcher, self._channels)
+        local = LocalCalls(self._dispatcher)
+        addresses = {}
+        for listener in listeners:
+            entry = PipelineInterceptor(listener.name, forwarder, local)
+            server = grpc.aio.server(
+                interceptors=(*self._interceptors, entry), options=_server_options(self._dispatcher.limits)
+            )
+            listener.add_local(server)
+            addresses[listener.name] = _bind(server, listener)
+            self._servers.append(server)
+        for server in self._servers:
+            await server.start()
+        return addresses
+
+    def forget(self, endpoints: Iterable[Endpoint]) -> None:
+        """See Engine.forget."""
+        self._channels.forget(endpoints)
+
+    async def stop(self, grace: float) -> None:
+        """See Engine.stop."""
+        await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        self._servers.clear()
+        await self._channels.close()
+
+
+class PipelineInterceptor(grpc.aio.ServerInterceptor):
+    """Where grpc.aio hands calls to the mesh's pipeline."""
+
+    def __init__(self, listener: str, forwarder: Forwarder, local: LocalCalls) -> None:
+        self._listener = listener
+        self._forwarder = forwarder
+        self._local = local
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        method = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        if handler is not None:
+            return self._local.wrap(self._listener, method, handler)
+
+        async def forward(_request: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+            await self._forwarder.handle(self._listener, method, context)
+
+        # Streams both ways, whatever the method is: on the wire the four kinds do not differ.
+        return grpc.stream_stream_rpc_method_handler(forward)
+
+
+def _server_options(limits: Limits) -> tuple[tuple[str, int], ...]:
+    return (
+        # Else a second process could share the port unseen.
+        ("grpc.so_reuseport", 0),
+        # Larger than our own limits, so that what is over ours is answered with a reason, and what is over these
+        # does not reach Python at all.
+        ("grpc.max_receive_message_length", 2 * limits.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", 4 * limits.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", 4 * limits.max_header_bytes),
+        ("grpc.max_concurrent_streams", limits.max_streams_per_connection),
+        # Clients may ping every 10 s, also without a call: many do, and the default would cut them off.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    )
+
+
+def _bind(server: grpc.aio.Server, listener: Listener) -> str:
+    host = listener.address.rpartition(":")[0]
+    try:
+        port = server.add_insecure_port(listener.address)
+    except RuntimeError as error:
+        raise StartError(
+            f"cannot listen on {listener.address} ({listener.name}): the port is in use or the address is not this "
+            f"machine's; choose another one with --{listener.name} HOST:PORT"
+        ) from error
+    return f"{host}:{port}"

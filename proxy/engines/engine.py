@@ -1,0 +1,48 @@
+"""What an engine is to the rest of the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+
+from proxy.upstream.endpoint import Endpoint
+
+PUBLIC = "public"
+INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One address that an edge listens on."""
+
+    name: str
+    # "HOST:PORT"; port 0 takes a free one.
+    address: str
+    # Adds what the edge answers itself to a grpc.aio server.
+    add_local: Callable[[grpc.aio.Server], None]
+
+
+class Engine(Protocol):
+    """Moves the bytes of calls between listeners and endpoints."""
+
+    name: str
+
+    async def start(self, listeners: Sequence[Listener]) -> Mapping[str, str]:
+        """Listen, and return the address of each listener, its port resolved.
+
+        Raises:
+            StartError: an address cannot be listened on.
+
+        """
+        ...
+
+    def forget(self, endpoints: Iterable[Endpoint]) -> None:
+        """Let go of endpoints that left the registry, once the calls on them have ended."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, give those in flight `grace` seconds, then end them."""
+        ...

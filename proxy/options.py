@@ -1,0 +1,107 @@
+"""The options of an edge, and the file that they can come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from mesh.errors import UsageError
+from mesh.options import DEFAULT_ADMIN, DEFAULT_INTERNAL, DEFAULT_PUBLIC, parse_address, require
+from mesh.resilience.breaker import BreakerOptions
+from proxy.call.limits import Limits
+from proxy.interceptors.deadline import DeadlineOptions
+
+ENGINES = ("aio",)
+
+# "-" is standard output, "off" is none, else a path.
+ACCESS_LOG_OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeOptions:
+    """How an edge runs. Addresses are "HOST:PORT"; port 0 takes a free one."""
+
+    # Where the registry is: the control process, or the internal listener of another edge.
+    control: str
+    public: str = DEFAULT_PUBLIC
+    internal: str = DEFAULT_INTERNAL
+    admin: str = DEFAULT_ADMIN
+    engine: str = ENGINES[0]
+    # Whether the public listener answers reflection, for the public services alone.
+    public_reflection: bool = True
+    access_log: str = "-"
+    # Seconds that calls in flight are given at the end.
+    grace: float = 10.0
+    # How it is called in the registry; made from the process where it is empty.
+    instance_id: str = ""
+    breaker: BreakerOptions = field(default_factory=BreakerOptions)
+    deadline: DeadlineOptions = field(default_factory=DeadlineOptions)
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: one of them makes no sense; the message names it.
+
+        """
+        parse_address(self.control, "--control")
+        for name in ("public", "internal", "admin"):
+            parse_address(getattr(self, name), f"--{name}", port_zero=True)
+        require(self.engine in ENGINES, f"--engine: '{self.engine}' is none of {', '.join(ENGINES)}")
+        require(0 <= self.grace <= 3600, "--grace must be from 0 to 3600 seconds")
+        require(bool(self.access_log), "--access-log must be -, off or a path")
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Return the fields of EdgeOptions that a TOML file sets: plain keys, and the tables breaker, deadline, limits.
+
+    Raises:
+        UsageError: it cannot be read, is no TOML, or sets what does not exist; the message names file and key.
+
+    """
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read the config file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the config file {path} is not valid TOML: {error}") from error
+    try:
+        return _fields(EdgeOptions, content, "")
+    except UsageError as error:
+        raise UsageError(f"the config file {path}: {error}") from error
+
+
+def _fields(options: type[Any], content: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    hints = get_type_hints(options)
+    result = {}
+    for key, value in content.items():
+        name = prefix + key
+        if key not in hints:
+            known = ", ".join(sorted(hints))
+            raise UsageError(f"unknown key '{name}' (known here: {known})")
+        kind = hints[key]
+        if dataclasses.is_dataclass(kind):
+            require(isinstance(value, dict), f"'{name}' must be a table")
+            result[key] = kind(**_fields(kind, value, f"{name}."))
+        else:
+            result[key] = _typed(kind, value, name)
+    return result
+
+
+def _typed(kind: Any, value: Any, name: str) -> Any:
+    allowed = tuple(one for one in get_args(kind) if one is not type(None)) or (kind,)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = allowed[0]
+    if type(value) is not wanted:
+        raise UsageError(f"'{name}' must be {_WORDS[wanted]}, not {value!r}")
+    return value
+
+
+_WORDS: Mapping[type, str] = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
