@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import grpc
 from mesh.discovery.registration import Registration
@@ -15,7 +15,7 @@ from mesh.discovery.watcher import RegistryWatcher
 
 import mesh
 from mesh.clock import Clock, SystemClock
-from mesh.discovery.model import Instance
+from mesh.discovery.model import Directory, Instance
 from mesh.runtime import Process
 from proxy.admin import health, reflection, service
 from proxy.admin.access_log import write_access_log
@@ -32,6 +32,7 @@ from proxy.engines.engine import INTERNAL, PUBLIC, Engine, Listener
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
 from proxy.routing.table import EDGE_SERVICE
 from proxy.stack import Stack, StackOptions
+from proxy.upstream.endpoint import Endpoint
 
 # An edge that cannot reach a registry at its start waits this long for it before it says that it is ready: it then
 # serves what it can, health and reflection, and goes on trying.
@@ -60,7 +61,7 @@ class Edge:
         self.dispatcher = Dispatcher(clock, options.limits, self.stack.routed, self.stack.local)
         self.dispatcher.tables = self.state.tables
         self.engine: Engine = AioEngine(self.dispatcher)
-        self.watcher = RegistryWatcher(options.control, lambda directory: self.state.update(directory, self._forget))
+        self.watcher = RegistryWatcher(options.control, self.apply)
         self.info = EdgeInfo(
             instance_id=options.instance_id or f"edge-{socket.gethostname()}-{os.getpid()}",
             engine=self.engine.name,
@@ -96,6 +97,10 @@ class Edge:
             stack.push_async_callback(_ended, watching)
             yield addresses
 
+    def apply(self, directory: Directory) -> None:
+        """Take a new state of the registry into force."""
+        self.state.update(directory, self._forget)
+
     async def synced(self) -> bool:
         """Wait for the first word from the registry; returns whether it came in time."""
         try:
@@ -108,8 +113,8 @@ class Edge:
         self.state.drain()
         await self.engine.stop(self.options.grace)
 
-    def _forget(self, endpoints: Iterable[object]) -> None:
-        gone: Sequence = list(endpoints)  # type: ignore[type-arg]
+    def _forget(self, endpoints: Iterable[Endpoint]) -> None:
+        gone = list(endpoints)
         self.engine.forget(gone)
         self._asking.forget(gone)
 

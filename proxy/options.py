@@ -77,7 +77,7 @@ def load_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"the config file {path}: {error}") from error
 
 
-def _fields(options: type[Any], content: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def _fields(options: Any, content: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     hints = get_type_hints(options)
     result = {}
     for key, value in content.items():
@@ -88,10 +88,14 @@ def _fields(options: type[Any], content: Mapping[str, Any], prefix: str) -> dict
         kind = hints[key]
         if dataclasses.is_dataclass(kind):
             require(isinstance(value, dict), f"'{name}' must be a table")
-            result[key] = kind(**_fields(kind, value, f"{name}."))
+            result[key] = _make(kind, _fields(kind, value, f"{name}."))
         else:
             result[key] = _typed(kind, value, name)
     return result
+
+
+def _make(kind: Any, fields: Mapping[str, Any]) -> Any:
+    return kind(**fields)
 
 
 def _typed(kind: Any, value: Any, name: str) -> Any:
