@@ -1,0 +1,105 @@
+"""The control process: the control services of one mesh, on one store, behind one port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mesh.api.registry.v1 import (
+    EXPOSURE_INTERNAL,
+    HEALTH_SERVING,
+    LEASE_STATE_LIVE,
+    Instance,
+    add_RegistryServicer_to_server,
+)
+from mesh.options import parse_address, require
+from mesh.runtime import Process
+from services.host import Host, Hosted
+from services.registry import validation
+from services.registry.domain import Registry
+from services.registry.servicer import SERVICE as REGISTRY
+from services.registry.servicer import GrpcRegistry
+from services.storage.kv.base import StorageError
+from services.storage.kv.embedded import EmbeddedStore
+
+LISTEN_OPTION = "--listen"
+DATABASE = "kv.db"
+DEFAULT_GRACE = 5.0
+# The name under which the control process finds itself in its own registry.
+SERVICE = "mesh-control"
+
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - looked for, not bound
+
+
+@dataclass(frozen=True, slots=True)
+class ControlOptions:
+    """What a control process is told."""
+
+    # "HOST:PORT"; port 0 is any that is free.
+    listen: str
+    # Made if it does not exist; one control process at a time uses it.
+    data_dir: Path
+    # Seconds that unary calls get to finish when the process stops.
+    grace: float = DEFAULT_GRACE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "listen", parse_address(self.listen, LISTEN_OPTION, port_zero=True))
+        require(0 <= self.grace <= 3600, f"--grace: '{self.grace:g}' is not a number of seconds from 0 to 3600")
+
+
+async def run_control(options: ControlOptions, process: Process) -> None:
+    """Serve until `process.stop` is set.
+
+    Raises:
+        StartError: the data directory or the address cannot be used.
+
+    """
+    async with EmbeddedStore.open(options.data_dir / DATABASE) as store, Registry(store) as registry:
+        services = [Hosted(REGISTRY, lambda server: add_RegistryServicer_to_server(GrpcRegistry(registry), server))]
+        host = Host(options.listen, services, option=LISTEN_OPTION)
+        address = await host.start()
+        try:
+            async with _registered(registry, address, [hosted.name for hosted in services]):
+                process.ready({"control": address})
+                await process.stop.wait()
+        finally:
+            await host.stop(options.grace)
+
+
+@contextlib.asynccontextmanager
+async def _registered(registry: Registry, address: str, grpc_services: list[str]) -> AsyncIterator[None]:
+    """Keep this process in its own registry."""
+    host, _, port = address.rpartition(":")
+    instance = Instance(
+        service=SERVICE,
+        # The same after a restart on the same data, which therefore replaces what a killed process left behind.
+        instance_id=f"control-{registry.header.cluster_id[:8]}",
+        endpoints=[f"{_ANY_ADDRESS.get(host, host)}:{port}"],
+        weight=validation.DEFAULT_WEIGHT,
+        grpc_services=grpc_services,
+        exposure=EXPOSURE_INTERNAL,
+        health=HEALTH_SERVING,
+    )
+    lease_id = (await registry.register(instance, validation.DEFAULT_TTL)).lease_id
+
+    async def keep() -> None:
+        nonlocal lease_id
+        while True:
+            await asyncio.sleep(validation.DEFAULT_TTL / 3)
+            with contextlib.suppress(StorageError):  # a full disk, say: the next time may do
+                state, _ = await registry.keepalive(lease_id)
+                if state != LEASE_STATE_LIVE:
+                    lease_id = (await registry.register(instance, validation.DEFAULT_TTL)).lease_id
+
+    keeper = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+        with contextlib.suppress(StorageError):
+            await registry.deregister(lease_id)

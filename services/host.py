@@ -1,0 +1,101 @@
+"""One gRPC server that runs any subset of the control services, with health and reflection, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from mesh.errors import StartError
+from services.streams import StreamEnder
+
+MAX_RECEIVE_BYTES = 4 << 20
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Else a second process on the port would get half of the connections instead of an error.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+    # A snapshot of a large fleet is one message.
+    ("grpc.max_send_message_length", -1),
+    # Watches and keepalives of a whole fleet may share the few connections of an edge.
+    ("grpc.max_concurrent_streams", 1_000_000),
+    # Find peers that died without a word, and let clients do the same every 10 s (half of it for jitter).
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A gRPC service to be served."""
+
+    # Its full name, such as "mesh.registry.v1.Registry".
+    name: str
+    add_to: Callable[[grpc.aio.Server], None]
+
+
+class Host:
+    """The server; it takes calls between `start` and `stop`."""
+
+    def __init__(self, listen: str, services: Sequence[Hosted], *, option: str) -> None:
+        """Serve at `listen`, which was given by `option` (for error messages)."""
+        self._listen = listen
+        self._option = option
+        self._names = [hosted.name for hosted in services]
+        self._streams = StreamEnder()
+        self._server = grpc.aio.server(interceptors=(self._streams,), options=_OPTIONS)
+        for hosted in services:
+            hosted.add_to(self._server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflected = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(reflected, self._server)
+
+    async def start(self) -> str:
+        """Serve, and return the address with its real port.
+
+        Raises:
+            StartError: the address cannot be had.
+
+        """
+        host, _, port = self._listen.rpartition(":")
+        await self._check_address(host.strip("[]"), int(port))
+        try:
+            bound = self._server.add_insecure_port(self._listen)
+        except RuntimeError as error:
+            raise self._cannot_listen(str(error)) from error
+        await self._server.start()
+        for name in self._names:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return f"{host}:{bound}"
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, end the streams, and give unary calls `grace` seconds to finish."""
+        await self._health.enter_graceful_shutdown()
+        stopping = asyncio.ensure_future(self._server.stop(grace))
+        self._streams.end()
+        await stopping
+
+    async def _check_address(self, host: str, port: int) -> None:
+        """Raise the system's reason for refusing the address: grpc says only that it was refused."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            family, kind, protocol, _, address = found[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            raise self._cannot_listen(error.strerror or str(error)) from error
+
+    def _cannot_listen(self, reason: str) -> StartError:
+        return StartError(f"cannot listen on {self._listen} ({reason}): free it, or choose another with {self._option}")

@@ -1,0 +1,318 @@
+"""The registry: what may happen to instances and services, over any revisioned store.
+
+Reads come from a `View` that follows the store; writes are transactions that hold only if what they were decided on is
+still so, and return when the view has caught up with them, so that whoever wrote also sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import secrets
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+
+from mesh.api.registry.v1 import (
+    LEASE_STATE_GONE,
+    LEASE_STATE_LIVE,
+    LEASE_STATE_REPLACED,
+    Header,
+    Health,
+    Instance,
+    LeaseState,
+    ListResponse,
+    Progress,
+    WatchResponse,
+)
+from mesh.errors import MeshError, Source
+from services.registry import paging, records
+from services.registry.view import View
+from services.storage.kv.base import (
+    CompactedError,
+    Grant,
+    LeaseNotFoundError,
+    Put,
+    StorageError,
+    Store,
+    unchanged,
+)
+
+# Seconds of silence after which a watch says that nothing changed.
+PROGRESS_INTERVAL = 10.0
+# What a page holds at most, below the 4 MiB that gRPC clients take by default.
+MAX_PAGE_BYTES = 3 << 20
+# How often a write is decided anew because others came between; each time one of them got on.
+MAX_ATTEMPTS = 100
+RETRY_DELAY = 1.0
+
+
+class LeaseLostError(MeshError):
+    """The lease does not keep an instance (any more)."""
+
+    source = Source.DOWNSTREAM
+
+    def __init__(self, state: LeaseState.ValueType) -> None:
+        replaced = state == LEASE_STATE_REPLACED
+        super().__init__(
+            "lease_id: another registration took this service and instance id: stop, or take another id"
+            if replaced
+            else "lease_id: this lease is unknown or has expired: register again"
+        )
+        self.state = state
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    header: Header
+    lease_id: int
+    ttl: float
+
+
+class Registry:
+    """Use as `async with Registry(store) as registry`."""
+
+    def __init__(self, store: Store, *, progress_interval: float = PROGRESS_INTERVAL) -> None:
+        self._store = store
+        self._progress_interval = progress_interval
+        self._view = View()
+        # Replaced whenever the view has moved on, so that everyone who waits wakes once.
+        self._moved = asyncio.Event()
+        # Services whose record no longer fits what lives.
+        self._unfit: set[str] = set()
+        self._unfit_found = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Registry:
+        await self._load()
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._fit())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError, StorageError):
+                await task
+
+    @property
+    def header(self) -> Header:
+        return Header(cluster_id=self._store.header.cluster_id, revision=self._view.revision)
+
+    async def register(self, instance: Instance, ttl: float) -> Registered:
+        """Make a valid instance live, in the place of the one with the same service and id."""
+        key = (instance.service, instance.instance_id)
+        instance = copy.copy(instance)
+        instance.ttl_seconds = ttl
+        for _ in range(MAX_ATTEMPTS):
+            lease_id = secrets.randbelow(2**63 - 1) + 1
+            old = self._view.instances.get(key)
+            service = self._view.services.get(instance.service)
+            compares = [
+                unchanged(records.instance_key(key), old.instance.mod_revision if old else 0),
+                unchanged(records.service_key(instance.service), service.mod_revision if service else 0),
+            ]
+            writes = list(self._fitting(instance.service, instance))
+            if old:
+                replaced = records.encode_leases((*self._view.replaced(key), old.lease_id))
+                writes.append(Put(records.replaced_key(key), replaced, lease_id))
+            writes.append(Put(records.instance_key(key), records.encode(instance), lease_id))
+            reply = await self._store.txn(compares, writes, grant=Grant(lease_id, ttl))
+            await self._caught_up(reply.header.revision)
+            if not reply.succeeded:
+                continue
+            if old:
+                # It keeps nothing by now. If this fails it runs out by itself.
+                with contextlib.suppress(LeaseNotFoundError, StorageError):
+                    await self._store.revoke(old.lease_id)
+            return Registered(self._header_at(reply.header.revision), lease_id, ttl)
+        raise StorageError(f"'{instance.service}' changes too fast to be written: try again")
+
+    async def keepalive(
+        self, lease_id: int, health: Health.ValueType | None = None
+    ) -> tuple[LeaseState.ValueType, float]:
+        """Renew a lease, with a new health if given; return its state and its seconds to live."""
+        try:
+            self._key_of(lease_id)
+            reply = await self._store.keepalive(lease_id)
+            if health is not None:
+                await self.update(lease_id, lambda instance: setattr(instance, "health", health))
+        except LeaseLostError as error:
+            return error.state, 0.0
+        except LeaseNotFoundError:
+            return LEASE_STATE_GONE, 0.0
+        return LEASE_STATE_LIVE, reply.ttl
+
+    async def update(self, lease_id: int, change: Callable[[Instance], object]) -> tuple[Header, Instance]:
+        """Apply `change` to a copy of the lease's instance and store that, if it differs.
+
+        Raises:
+            LeaseLostError: there is no such instance.
+
+        """
+        for _ in range(MAX_ATTEMPTS):
+            key = self._key_of(lease_id)
+            old = self._view.instances[key].instance
+            new = copy.copy(old)
+            change(new)
+            if new == old:
+                return self.header, old
+            service = self._view.services.get(key[0])
+            compares = (
+                unchanged(records.instance_key(key), old.mod_revision),
+                unchanged(records.service_key(key[0]), service.mod_revision if service else 0),
+            )
+            write = Put(records.instance_key(key), records.encode(new), lease_id)
+            try:
+                reply = await self._store.txn(compares, (*self._fitting(key[0], new), write))
+            except LeaseNotFoundError:
+                raise LeaseLostError(LEASE_STATE_GONE) from None
+            await self._caught_up(reply.header.revision)
+            if reply.succeeded:
+                new.mod_revision = reply.header.revision
+                return self._header_at(reply.header.revision), new
+        raise StorageError(f"'{key[0]}' changes too fast to be written: try again")
+
+    async def deregister(self, lease_id: int) -> Header:
+        """End a lease and remove its instance; nothing, if that is so already."""
+        if self._view.lease_key(lease_id) is None:
+            return self.header
+        try:
+            reply = await self._store.revoke(lease_id)
+        except LeaseNotFoundError:
+            return self.header
+        await self._caught_up(reply.revision)
+        return self._header_at(reply.revision)
+
+    def list(self, service: str, limit: int, page_token: str) -> ListResponse:
+        """Return one page. What lives throughout a listing is on exactly one of its pages."""
+        page = ListResponse(header=self.header)
+        if not page_token:
+            page.services.extend(self._view.known(service))
+        size = page.ByteSize()
+        for instance in self._view.page(service, paging.decode(page_token, service)):
+            size += instance.ByteSize()
+            if len(page.instances) == limit or (page.instances and size > MAX_PAGE_BYTES):
+                last = page.instances[-1]
+                page.next_page_token = paging.encode(service, (last.service, last.instance_id))
+                break
+            page.instances.append(instance)
+        return page
+
+    async def watch(self, service: str, start_revision: int, cluster_id: str) -> AsyncGenerator[WatchResponse, None]:
+        """Yield a snapshot unless the changes from `start_revision` on are kept, then every change, without end."""
+        loop = asyncio.get_running_loop()
+        seen: int | None = None
+        spoke = loop.time()
+        resumes = start_revision > 0 and cluster_id == self._store.header.cluster_id
+        if resumes:
+            seen = start_revision - 1
+        while True:
+            moved = self._moved
+            kept = None if seen is None else self._view.since(seen)
+            if kept is None:
+                snapshot = self._view.snapshot(service, compacted=resumes)
+                seen, resumes = self._view.revision, True
+                yield WatchResponse(header=self._header_at(seen), snapshot=snapshot)
+                spoke = loop.time()
+                continue
+            end = self._view.revision
+            for revision in kept:
+                changes = revision.of(service)
+                if changes is not None:
+                    yield WatchResponse(header=self._header_at(revision.revision), changes=changes)
+                    spoke = loop.time()
+            seen = end
+            if seen == self._view.revision and not await _happens(moved, spoke + self._progress_interval):
+                yield WatchResponse(header=self._header_at(seen), progress=Progress())
+                spoke = loop.time()
+
+    def _header_at(self, revision: int) -> Header:
+        return Header(cluster_id=self._store.header.cluster_id, revision=revision)
+
+    def _key_of(self, lease_id: int) -> records.Key:
+        key = self._view.lease_key(lease_id)
+        if key is None:
+            raise LeaseLostError(LEASE_STATE_REPLACED if self._view.is_replaced(lease_id) else LEASE_STATE_GONE)
+        return key
+
+    def _fitting(self, name: str, coming: Instance | None = None) -> Iterator[Put]:
+        """Yield the write, if one is needed, that makes the record of `name` fit what lives, and `coming`."""
+        wanted = self._view.declared(name, coming)
+        known = self._view.services.get(name)
+        if wanted is None:
+            return  # nothing lives: what was known last is remembered
+        if known is None or (known.grpc_services, known.exposure) != (wanted.grpc_services, wanted.exposure):
+            yield Put(records.service_key(name), records.encode(wanted))
+
+    async def _caught_up(self, revision: int) -> None:
+        while self._view.revision < revision:
+            await self._moved.wait()
+
+    async def _load(self) -> None:
+        """Read the present state, and the changes that the store still keeps, so that watchers can resume."""
+        reply = await self._store.range(records.PREFIX, prefix=True)
+        view = View(reply.kvs, reply.header.revision)
+        floor = 0
+        batches = []
+        while floor < view.revision:
+            try:
+                async with contextlib.aclosing(self._store.watch(records.PREFIX, floor + 1)) as changes:
+                    async for batch in changes:
+                        batches.append(batch)
+                        if batch.revision >= view.revision:
+                            break
+                break
+            except CompactedError as error:
+                floor, batches = error.compact_revision, []
+        view.backfill((batch for batch in batches if batch.revision <= view.revision), min(floor, view.revision))
+        self._view = view
+        self._move()
+        self._check(set(view.services))
+
+    async def _follow(self) -> None:
+        """Keep the view up with the store, for as long as that is open."""
+        while True:
+            try:
+                async with contextlib.aclosing(self._store.watch(records.PREFIX, self._view.revision + 1)) as changes:
+                    async for batch in changes:
+                        self._check(self._view.apply(batch))
+                        self._move()
+            except CompactedError:
+                await self._load()
+
+    async def _fit(self) -> None:
+        """Shrink the records of services after instances have left: nobody's request does that."""
+        while True:
+            await self._unfit_found.wait()
+            self._unfit_found.clear()
+            names, self._unfit = self._unfit, set()
+            for name in names:
+                service = self._view.services.get(name)
+                compare = unchanged(records.service_key(name), service.mod_revision if service else 0)
+                writes = list(self._fitting(name))
+                try:
+                    if writes:
+                        await self._store.txn((compare,), writes)  # if it came too late, the view will show it
+                except StorageError:
+                    await asyncio.sleep(RETRY_DELAY)
+                    self._check({name})
+
+    def _check(self, names: set[str]) -> None:
+        unfit = {name for name in names if any(self._fitting(name))}
+        if unfit:
+            self._unfit |= unfit
+            self._unfit_found.set()
+
+    def _move(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+
+async def _happens(event: asyncio.Event, until: float) -> bool:
+    try:
+        async with asyncio.timeout_at(until):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""How the registry lies in the key-value store.
+
+`registry/services/NAME`         a Service, remembered after its last instance
+`registry/instances/NAME/ID`     an Instance, bound to its lease
+`registry/replaced/NAME/ID`      the leases that held NAME/ID before, so that their holders are told to stop. Written
+                                 whenever an instance is replaced, and bound to the same lease: while it exists, its
+                                 mod_revision is where the present registration began.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from mesh.api.registry.v1 import Instance, Service
+from services.storage.kv.base import KeyValue
+
+PREFIX = "registry/"
+SERVICES = PREFIX + "services/"
+INSTANCES = PREFIX + "instances/"
+REPLACED = PREFIX + "replaced/"
+
+# Enough that whoever comes back is known, few enough that a flapping instance costs nothing.
+MAX_REPLACED = 8
+
+# Service and instance id.
+Key = tuple[str, str]
+
+
+def instance_key(key: Key) -> str:
+    return f"{INSTANCES}{key[0]}/{key[1]}"
+
+
+def replaced_key(key: Key) -> str:
+    return f"{REPLACED}{key[0]}/{key[1]}"
+
+
+def service_key(name: str) -> str:
+    return SERVICES + name
+
+
+def parse_key(key: str, prefix: str) -> Key:
+    service, _, instance_id = key.removeprefix(prefix).partition("/")
+    return service, instance_id
+
+
+def encode(record: Instance | Service) -> bytes:
+    """Return the stored form, without the revisions: the store keeps those."""
+    bare = copy.copy(record)
+    bare.ClearField("create_revision")
+    bare.ClearField("mod_revision")
+    return bare.SerializeToString(deterministic=True)
+
+
+def decode_instance(kv: KeyValue, began: int) -> Instance:
+    """Return the instance; `began` is where its registration began if it replaced another one, else 0."""
+    found = Instance.FromString(kv.value)
+    found.create_revision = max(kv.create_revision, began)
+    found.mod_revision = kv.mod_revision
+    return found
+
+
+def decode_service(kv: KeyValue) -> Service:
+    found = Service.FromString(kv.value)
+    found.create_revision = kv.create_revision
+    found.mod_revision = kv.mod_revision
+    return found
+
+
+def encode_leases(leases: tuple[int, ...]) -> bytes:
+    return ",".join(map(str, leases[-MAX_REPLACED:])).encode()
+
+
+def decode_leases(value: bytes) -> tuple[int, ...]:
+    return tuple(int(lease) for lease in value.split(b",") if lease)
