@@ -1,0 +1,191 @@
+"""Keeping one instance in the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import grpc
+
+from mesh.api.registry.v1 import (
+    LEASE_STATE_LIVE,
+    LEASE_STATE_REPLACED,
+    DeregisterRequest,
+    KeepAliveRequest,
+    KeepAliveResponse,
+    RegisterRequest,
+    RegistryStub,
+)
+from mesh.discovery.backoff import Backoff
+from mesh.discovery.channel import control_channel, mesh_error
+from mesh.discovery.convert import health_to_proto, instance_to_proto
+from mesh.discovery.errors import RefusedError, ReplacedError
+from mesh.discovery.model import Health, Instance
+
+if TYPE_CHECKING:
+    from mesh.api.registry.v1.registry_pb2_grpc import RegistryAsyncStub  # exists for type checkers only
+
+# Seconds that a call to the registry may take, and that leaving may take in all.
+CALL_TIMEOUT = 5.0
+LEAVE_TIMEOUT = 2.0
+
+
+class Registration:
+    """Keeps `instance` registered at the registry behind `target`.
+
+    It renews the lease at a third of its time to live, registers again when the lease is gone, passes health on, and
+    deregisters when it is cancelled. An empty instance id is filled in here, so that a retry registers the same one.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        instance: Instance,
+        *,
+        ttl: float = 15.0,
+        on_event: Callable[[str], None] | None = None,
+    ) -> None:
+        """Tell `on_event` in a sentence whenever something changes for the registration."""
+        self._target = target
+        self._instance = instance if instance.instance_id else dataclasses.replace(instance, instance_id=_make_id())
+        self._ttl = ttl
+        self._on_event = on_event
+        self._registered = asyncio.Event()
+        self._away = False
+        # 0 is none.
+        self._lease_id = 0
+        self._told_health: Health | None = None
+        # There is a new health to tell, or the stream has ended.
+        self._wake = asyncio.Event()
+
+    @property
+    def instance(self) -> Instance:
+        """What is registered, with its id and its health as last set."""
+        return self._instance
+
+    @property
+    def instance_id(self) -> str:
+        return self._instance.instance_id
+
+    @property
+    def lease_id(self) -> int:
+        """Return the present lease; 0 while there is none."""
+        return self._lease_id
+
+    def set_health(self, health: Health) -> None:
+        """Tell the registry soon, whenever that is possible."""
+        if health is not self._instance.health:
+            self._instance = dataclasses.replace(self._instance, health=health)
+            self._wake.set()
+
+    async def registered(self) -> None:
+        """Wait until the registry has taken the instance for the first time."""
+        await self._registered.wait()
+
+    async def run(self) -> None:
+        """Keep the instance registered until cancelled, then deregister it.
+
+        Raises:
+            RefusedError: the registry does not take this instance.
+            ReplacedError: another registration took its service and id.
+
+        """
+        backoff = Backoff()
+        try:
+            while True:
+                try:
+                    async with control_channel(self._target) as channel:
+                        await self._keep(RegistryStub(channel), backoff)
+                except grpc.aio.AioRpcError as error:
+                    self._lost(error)
+                except TimeoutError:
+                    self._say_away(f"the control service at {self._target} does not answer in time, retrying")
+                await asyncio.sleep(backoff.next())
+        finally:
+            await self._leave()
+
+    async def _keep(self, stub: RegistryAsyncStub, backoff: Backoff) -> None:
+        """Register unless there is a lease, then renew it until that fails."""
+        if not self._lease_id:
+            await self._register(stub)
+            backoff.reset()
+        call = stub.KeepAlive()
+        call.add_done_callback(lambda _: self._wake.set())
+        while True:
+            health = self._instance.health
+            request = KeepAliveRequest(lease_id=self._lease_id)
+            if health is not self._told_health:
+                request.health = health_to_proto(health)
+            async with asyncio.timeout(CALL_TIMEOUT):
+                if not call.done():
+                    await call.write(request)
+                reply = await call.read()  # raises the status of a stream that has failed
+            if not isinstance(reply, KeepAliveResponse):
+                return  # the end of the stream
+            backoff.reset()
+            if reply.state == LEASE_STATE_REPLACED:
+                self._lease_id = 0
+                raise ReplacedError(
+                    f"another registration took '{self._instance.service}' instance '{self.instance_id}': "
+                    "stop one of the two, or give them different ids"
+                )
+            if reply.state != LEASE_STATE_LIVE:
+                self._say("the lease is gone, registering again")
+                await self._register(stub)
+                continue
+            self._told_health = health
+            self._say_back()
+            await self._pause(reply.ttl_seconds / 3)
+
+    async def _register(self, stub: RegistryAsyncStub) -> None:
+        self._lease_id = 0
+        health = self._instance.health
+        request = RegisterRequest(instance=instance_to_proto(self._instance), ttl_seconds=self._ttl)
+        reply = await stub.Register(request, timeout=CALL_TIMEOUT)
+        self._lease_id, self._told_health, self._away = reply.lease_id, health, False
+        self._registered.set()
+        self._say(f"registered as '{self._instance.service}' instance '{self.instance_id}'")
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait until it is time to renew, or something has happened since the last wait."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def _lost(self, error: grpc.aio.AioRpcError) -> None:
+        found = mesh_error(error, self._target)
+        if isinstance(found, RefusedError):
+            raise found from error
+        self._say_away(f"{found}, retrying")
+
+    def _say_away(self, sentence: str) -> None:
+        if not self._away:  # once, however many tries it takes
+            self._away = True
+            self._say(sentence)
+
+    def _say_back(self) -> None:
+        if self._away:
+            self._away = False
+            self._say("the control service is back, the registration goes on")
+
+    def _say(self, sentence: str) -> None:
+        if self._on_event is not None:
+            self._on_event(sentence)
+
+    async def _leave(self) -> None:
+        if not self._lease_id:
+            return
+        lease_id, self._lease_id = self._lease_id, 0
+        with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError):
+            async with asyncio.timeout(LEAVE_TIMEOUT), control_channel(self._target) as channel:
+                await RegistryStub(channel).Deregister(DeregisterRequest(lease_id=lease_id), timeout=LEAVE_TIMEOUT)
+                self._say("deregistered")
+
+
+def _make_id() -> str:
+    return uuid.uuid4().hex[:16]
