@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mesh.errors import UsageError
+from proxy.options import EdgeOptions, load_config
+
+CONTROL = "127.0.0.1:7711"
+
+
+def test_the_file_sets_fields_and_tables(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.toml"
+    path.write_text('public = "0.0.0.0:443"\ngrace = 3\n[breaker]\nopen_seconds = 2\n[deadline]\nmax_seconds = 9\n')
+    options = EdgeOptions(control=CONTROL, **load_config(path))
+    assert (options.public, options.grace) == ("0.0.0.0:443", 3.0)
+    assert (options.breaker.open_seconds, options.breaker.minimum_calls) == (2.0, 20)
+    assert options.deadline.max_seconds == 9.0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("public = ", "not valid TOML"),
+        ("publik = 1", "unknown key 'publik'"),
+        ("[breaker]\nopen = 1", "unknown key 'breaker.open'"),
+        ("breaker = 3", "'breaker' must be a table"),
+        ("public = 3", "'public' must be a string"),
+        ("[limits]\nmax_headers = 1.5", "'limits.max_headers' must be a whole number"),
+        ("[breaker]\nenabled = 1", "'breaker.enabled' must be true or false"),
+        ("[breaker]\nfailure_rate = 7", "breaker.failure_rate must be above 0"),
+        ("[limits]\nmax_headers = 0", "limits.max_headers must be at least 1"),
+        ("[deadline]\nmax_seconds = -1", "deadline.max_seconds must be above 0"),
+    ],
+)
+def test_a_broken_file_is_told_by_its_name_and_key(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mesh.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as refusal:
+        load_config(path)
+    assert said in str(refusal.value)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in said
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        load_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("public", "nonsense"), ("internal", "127.0.0.1:99999"), ("engine", "jet"), ("grace", -1), ("control", "x:0")],
+)
+def test_options_that_make_no_sense_are_named(field: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"--{field}"):
+        EdgeOptions(**{"control": CONTROL, field: value})  # type: ignore[arg-type]
