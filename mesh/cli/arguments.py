@@ -1,0 +1,97 @@
+"""The options that several commands share, each said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mesh.options import (
+    CONTROL_VARIABLE,
+    DEFAULT_ADMIN,
+    DEFAULT_INTERNAL,
+    DEFAULT_PUBLIC,
+    default_control,
+    parse_address,
+)
+
+DEFAULT_GRACE = 10.0
+
+
+def _shown(default: str) -> str:
+    """Return how help shows a default that the command line does not know, because a file may set it."""
+    return f"[dim]\\[default: {default}][/]"
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the trace of an error.", show_default=False)]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", show_default=False)]
+
+Control = Annotated[
+    str | None,
+    typer.Option(
+        "--control",
+        metavar="HOST:PORT",
+        help=(
+            "Where the control services are: the internal listener of any edge, or the control process itself. "
+            f"Default: ${CONTROL_VARIABLE}, else {DEFAULT_INTERNAL}."
+        ),
+    ),
+]
+
+Public = Annotated[
+    str | None,
+    typer.Option("--public", metavar="HOST:PORT", help=f"Where clients call what is public.  {_shown(DEFAULT_PUBLIC)}"),
+]
+Internal = Annotated[
+    str | None,
+    typer.Option(
+        "--internal",
+        metavar="HOST:PORT",
+        help=f"Where services call each other, and the mesh.  {_shown(DEFAULT_INTERNAL)}",
+    ),
+]
+Admin = Annotated[
+    str | None,
+    typer.Option("--admin", metavar="HOST:PORT", help=f"Where /metrics is, by HTTP.  {_shown(DEFAULT_ADMIN)}"),
+]
+Engine = Annotated[
+    str | None, typer.Option("--engine", metavar="NAME", help=f"What forwards the calls: aio.  {_shown('aio')}")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="The edge's options in a TOML file; what is said here goes before it."
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help=f"Where data is kept.  {_shown('~/.local/share/meshplane')}"),
+]
+
+_GRACE_HELP = "How long calls in flight may take to finish at a stop."
+Grace = Annotated[float, typer.Option("--grace", metavar="SECONDS", min=0, help=_GRACE_HELP)]
+OptionalGrace = Annotated[
+    float | None,
+    typer.Option("--grace", metavar="SECONDS", min=0, help=f"{_GRACE_HELP}  {_shown(f'{DEFAULT_GRACE:g}')}"),
+]
+
+# A supervisor sets these two; a person has no use for them.
+ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]
+LifelineFd = Annotated[int | None, typer.Option("--lifeline-fd", hidden=True)]
+
+
+def control_address(given: str | None) -> str:
+    """Return the address of the control services: what was given, else the environment's, else the default."""
+    return default_control() if given is None else parse_address(given, "--control")
+
+
+def listen_address(given: str | None, option: str) -> str | None:
+    """Return an address to listen on in one spelling; None, which stands for a default, stays None."""
+    return None if given is None else parse_address(given, option, port_zero=True)
+
+
+def examples(*lines: str) -> str:
+    """Return an epilog that shows `lines` as they are."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))

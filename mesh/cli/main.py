@@ -1,0 +1,65 @@
+"""The `mesh` command: which commands there are, and how their errors and exit codes look."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import cast
+
+import typer
+
+from mesh.cli import parts, register, services, up, version
+from mesh.runtime import EXIT_FAILED, EXIT_OK, EXIT_USAGE, report
+
+app = typer.Typer(
+    name="mesh",
+    help=(
+        "A gRPC service mesh.\n\n"
+        "[bold]mesh up --demo[/] starts everything on this machine with a small shop to try it on; "
+        "each command's --help shows how it is used."
+    ),
+    epilog=(
+        "Exit codes: 0 done, 1 failed, 2 bad usage. MESH_CONTROL says where the control services are, for the commands "
+        "that ask them; 127.0.0.1:7711, where 'mesh up' puts them, is the default."
+    ),
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# What a wrong command line raises; typer has this class from click or from its own copy of it, as its version goes.
+_BadCommandLine = cast("type[Exception]", typer.BadParameter.__base__)
+
+for command in (up, parts, register, services, version):
+    command.add_to(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, `sys.argv` by default; returns the exit code."""
+    try:
+        code = app(args=arguments, prog_name="mesh", standalone_mode=False)
+    except _BadCommandLine as error:
+        return _complain(error)
+    except (typer.Abort, KeyboardInterrupt):
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has enough; nothing may be flushed into the pipe at exit.
+        sys.stdout = None
+        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - the rim of the process: everything becomes a line and a code
+        return report(error, debug="--debug" in (sys.argv[1:] if arguments is None else arguments))
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _complain(error: BaseException) -> int:
+    """Say in one line what is wrong with the command line and where to read how it is right."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "mesh"
+    message = getattr(error, "format_message", lambda: str(error))().strip()
+    if not message:  # `mesh` alone: the help was shown
+        return EXIT_USAGE
+    sentence = " ".join(message.split()).rstrip(".")
+    print(f"mesh: {sentence}; see {command} --help", file=sys.stderr)  # noqa: T201 - the command's voice
+    return EXIT_USAGE

@@ -1,0 +1,89 @@
+"""Asks the registry for the instances and every edge for what it thinks of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import grpc
+
+from mesh.api.edge.v1 import EdgeStub, GetInfoRequest, GetInfoResponse, ListUpstreamsRequest, UpstreamEndpoint
+from mesh.api.registry.v1 import Instance, ListRequest, RegistryStub, Service
+from mesh.cli.supervisor.ready import dialable
+from mesh.discovery.channel import control_channel, mesh_error
+from proxy.routing.table import EDGE_SERVICE
+
+REGISTRY_TIMEOUT = 5.0
+EDGE_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True)
+class EdgeView:
+    """One edge: what it says of itself, and by service, instance and address what it says of the endpoints."""
+
+    instance_id: str
+    address: str
+    info: GetInfoResponse | None = None
+    endpoints: dict[tuple[str, str, str], UpstreamEndpoint] = field(default_factory=dict)
+    # Why it said nothing.
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything, at one moment."""
+
+    revision: int
+    services: Sequence[Service]
+    instances: Sequence[Instance]
+    edges: Sequence[EdgeView]
+
+
+async def collect(control: str) -> Overview:
+    """Return what the registry at `control` and all its edges know.
+
+    Raises:
+        MeshError: the registry does not answer, or refuses.
+
+    """
+    revision, services, instances = await _listed(control)
+    addresses = {
+        instance.instance_id: instance.endpoints[0] for instance in instances if instance.service == EDGE_SERVICE
+    }
+    edges = await asyncio.gather(*(_edge(*known) for known in sorted(addresses.items())))
+    return Overview(revision, services, instances, edges)
+
+
+async def _listed(control: str) -> tuple[int, list[Service], list[Instance]]:
+    services: list[Service] = []
+    instances: list[Instance] = []
+    request = ListRequest()
+    async with control_channel(control) as channel:
+        registry = RegistryStub(channel)
+        try:
+            while True:
+                page = await registry.List(request, timeout=REGISTRY_TIMEOUT)
+                services += page.services
+                instances += page.instances
+                if not page.next_page_token:
+                    return page.header.revision, services, instances
+                request.page_token = page.next_page_token
+        except grpc.aio.AioRpcError as error:
+            raise mesh_error(error, control) from error
+
+
+async def _edge(instance_id: str, address: str) -> EdgeView:
+    async with grpc.aio.insecure_channel(dialable(address)) as channel:
+        edge = EdgeStub(channel)
+        try:
+            info = await edge.GetInfo(GetInfoRequest(), timeout=EDGE_TIMEOUT)
+            listed = await edge.ListUpstreams(ListUpstreamsRequest(), timeout=EDGE_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            return EdgeView(instance_id, address, error=error.code().name)
+    endpoints = {
+        (upstream.service, endpoint.instance_id, endpoint.address): endpoint
+        for upstream in listed.upstreams
+        for endpoint in upstream.endpoints
+    }
+    return EdgeView(instance_id, address, info, endpoints)

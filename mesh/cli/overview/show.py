@@ -1,0 +1,135 @@
+"""Shows an overview: as a table for people, as a structure for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from mesh.api.edge.v1 import BreakerState, UpstreamEndpoint
+from mesh.api.registry.v1 import Exposure, Health, Instance
+from mesh.cli.output import table
+from mesh.cli.overview.collect import EdgeView, Overview
+
+HEAD = ("SERVICE", "EXPOSED", "INSTANCE", "ENDPOINT", "VERSION", "HEALTH", "BREAKER", "IN FLIGHT")
+NOTHING = "-"
+
+# Of several edges' breakers the worst is shown: it is the one that somebody's calls fail by.
+_BADNESS = (
+    BreakerState.BREAKER_STATE_UNSPECIFIED,
+    BreakerState.BREAKER_STATE_CLOSED,
+    BreakerState.BREAKER_STATE_HALF_OPEN,
+    BreakerState.BREAKER_STATE_OPEN,
+)
+
+
+def lines(overview: Overview) -> list[str]:
+    """Return the table and a line for every edge."""
+    rows = list(_rows(overview))
+    shown = table(HEAD, rows) if rows else ["No service is registered."]
+    return [*shown, "", *(_edge_line(edge) for edge in overview.edges)] if overview.edges else shown
+
+
+def structure(overview: Overview) -> dict[str, Any]:
+    """Return the overview as JSON's types."""
+    return {
+        "revision": overview.revision,
+        "services": [
+            {
+                "name": service.name,
+                "exposure": _exposure(service.exposure),
+                "grpc_services": list(service.grpc_services),
+                "instances": [_instance(overview, one) for one in overview.instances if one.service == service.name],
+            }
+            for service in sorted(overview.services, key=lambda service: service.name)
+        ],
+        "edges": [_edge(edge) for edge in overview.edges],
+    }
+
+
+def _rows(overview: Overview) -> Iterator[tuple[str, ...]]:
+    for service in sorted(overview.services, key=lambda service: service.name):
+        exposed = _exposure(service.exposure).lower()
+        instances = [instance for instance in overview.instances if instance.service == service.name]
+        if not instances:
+            yield service.name, exposed, *[NOTHING] * 3, "no live instance", NOTHING, NOTHING
+        for instance in instances:
+            for address in instance.endpoints:
+                seen = [endpoint for _, endpoint in _seen(overview.edges, instance, address)]
+                yield (
+                    service.name,
+                    exposed,
+                    instance.instance_id,
+                    address,
+                    instance.version or NOTHING,
+                    _health(instance.health),
+                    _breaker(seen) or NOTHING,
+                    str(sum(endpoint.calls_in_flight for endpoint in seen)) if seen else NOTHING,
+                )
+
+
+def _edge_line(edge: EdgeView) -> str:
+    if edge.info is None:
+        return f"edge {edge.instance_id} at {edge.address}: does not answer ({edge.error})"
+    registry = "connected" if edge.info.registry_connected else "away, it goes on with what it knows"
+    return (
+        f"edge {edge.instance_id} at {edge.address}: engine {edge.info.engine}, "
+        f"{edge.info.calls_in_flight} calls in flight, {edge.info.calls_total} in all, registry {registry}"
+    )
+
+
+def _instance(overview: Overview, instance: Instance) -> dict[str, Any]:
+    return {
+        "instance_id": instance.instance_id,
+        "version": instance.version,
+        "zone": instance.zone,
+        "weight": instance.weight,
+        "health": _health(instance.health),
+        "ttl_seconds": instance.ttl_seconds,
+        "metadata": dict(instance.metadata),
+        "grpc_services": list(instance.grpc_services),
+        "endpoints": [_endpoint(overview, instance, address) for address in instance.endpoints],
+    }
+
+
+def _endpoint(overview: Overview, instance: Instance, address: str) -> dict[str, Any]:
+    seen = _seen(overview.edges, instance, address)
+    endpoints = [endpoint for _, endpoint in seen]
+    return {
+        "address": address,
+        "breaker": _breaker(endpoints) or None,
+        "calls_in_flight": sum(endpoint.calls_in_flight for endpoint in endpoints),
+        "calls_total": sum(endpoint.calls_total for endpoint in endpoints),
+        "failures_total": sum(endpoint.failures_total for endpoint in endpoints),
+        # What each edge says, by its instance id.
+        "edges": {edge.instance_id: _message(endpoint) for edge, endpoint in seen},
+    }
+
+
+def _edge(edge: EdgeView) -> dict[str, Any]:
+    known = {"instance_id": edge.instance_id, "address": edge.address}
+    return {**known, "error": edge.error} if edge.info is None else {**known, **_message(edge.info)}
+
+
+def _message(message: Any) -> dict[str, Any]:
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def _seen(edges: Iterable[EdgeView], instance: Instance, address: str) -> list[tuple[EdgeView, UpstreamEndpoint]]:
+    key = (instance.service, instance.instance_id, address)
+    return [(edge, edge.endpoints[key]) for edge in edges if key in edge.endpoints]
+
+
+def _breaker(endpoints: Iterable[UpstreamEndpoint]) -> str:
+    """Return the worst state among the edges; "" when no edge knows the endpoint."""
+    worst = max((endpoint.breaker for endpoint in endpoints), key=_BADNESS.index, default=_BADNESS[0])
+    return "" if worst == _BADNESS[0] else BreakerState.Name(worst).removeprefix("BREAKER_STATE_")
+
+
+def _health(health: Health.ValueType) -> str:
+    return Health.Name(health).removeprefix("HEALTH_").replace("UNSPECIFIED", "SERVING")
+
+
+def _exposure(exposure: Exposure.ValueType) -> str:
+    return "PUBLIC" if exposure == Exposure.EXPOSURE_PUBLIC else "INTERNAL"

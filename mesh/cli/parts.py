@@ -1,0 +1,127 @@
+"""`mesh control` and `mesh edge`: one part of the mesh, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mesh.cli import arguments
+from mesh.cli.output import print_json, print_line
+from mesh.options import DEFAULT_CONTROL_LISTEN, default_data_dir, parse_address
+from mesh.runtime import Process, run
+
+if TYPE_CHECKING:
+    from proxy.options import EdgeOptions
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command(
+        "control",
+        epilog=arguments.examples("mesh control", "mesh control --listen 10.0.0.5:7713 --data-dir /var/lib/meshplane"),
+    )(control)
+    app.command(
+        "edge",
+        epilog=arguments.examples(
+            "mesh edge --control 10.0.0.5:7713",
+            "mesh edge --control 10.0.0.5:7713 --public 0.0.0.0:8443 --config edge.toml",
+        ),
+    )(edge)
+
+
+@dataclass
+class Announcing(Process):
+    """A part that a person started: it says on standard output when it is ready."""
+
+    name: str = ""
+    as_json: bool = False
+
+    def ready(self, addresses: Mapping[str, str]) -> None:
+        """Tell the supervisor or, when there is none, the person."""
+        if self.ready_fd is not None:
+            super().ready(addresses)
+        elif self.as_json:
+            print_json(dict(addresses), indent=None)
+        else:
+            print_line(f"{self.name} is ready: " + ", ".join(f"{key} {value}" for key, value in addresses.items()))
+
+
+def control(
+    *,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where it takes calls; port 0 is any free one.")
+    ] = DEFAULT_CONTROL_LISTEN,
+    data_dir: arguments.DataDir = None,
+    grace: arguments.Grace = arguments.DEFAULT_GRACE,
+    as_json: arguments.Json = False,
+    debug: arguments.Debug = False,
+    ready_fd: arguments.ReadyFd = None,
+    lifeline_fd: arguments.LifelineFd = None,
+) -> int:
+    """Run the control services (the registry) alone, for edges and services on other machines."""
+    from services.control import ControlOptions, run_control
+
+    options = ControlOptions(
+        listen=parse_address(listen, "--listen", port_zero=True),
+        data_dir=data_dir or default_data_dir(),
+        grace=grace,
+    )
+    process = Announcing(ready_fd, lifeline_fd, debug, name="control", as_json=as_json)
+    return run(lambda process: run_control(options, process), process)
+
+
+def edge(
+    *,
+    control: arguments.Control = None,
+    public: arguments.Public = None,
+    internal: arguments.Internal = None,
+    admin: arguments.Admin = None,
+    engine: arguments.Engine = None,
+    config: arguments.Config = None,
+    access_log: Annotated[
+        str | None, typer.Option(metavar="FILE", help="One JSON line a call; - is standard output.  \\[default: -]")
+    ] = None,
+    instance_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Its name in the registry; made when left out.")
+    ] = None,
+    grace: arguments.OptionalGrace = None,
+    as_json: arguments.Json = False,
+    debug: arguments.Debug = False,
+    ready_fd: arguments.ReadyFd = None,
+    lifeline_fd: arguments.LifelineFd = None,
+) -> int:
+    """Run one edge alone: it finds the services by the registry and carries their calls."""
+    from proxy.edge import run_edge
+
+    options = edge_options(
+        config,
+        control=arguments.control_address(control),
+        public=public,
+        internal=internal,
+        admin=admin,
+        engine=engine,
+        access_log=access_log,
+        instance_id=instance_id,
+        grace=grace,
+    )
+    process = Announcing(ready_fd, lifeline_fd, debug, name="edge", as_json=as_json)
+    return run(lambda process: run_edge(options, process), process)
+
+
+def edge_options(config: Path | None, **given: Any) -> EdgeOptions:
+    """Return an edge's options: what is given, else what the file says, else the defaults. None is not given.
+
+    Raises:
+        UsageError: the file is broken, or an option makes no sense.
+
+    """
+    from proxy.options import EdgeOptions, load_config
+
+    for listener in ("public", "internal", "admin"):
+        given[listener] = arguments.listen_address(given.get(listener), f"--{listener}")
+    fields = load_config(config) if config is not None else {}
+    return EdgeOptions(**(fields | {name: value for name, value in given.items() if value is not None}))

@@ -1,0 +1,177 @@
+"""One part of the mesh as a process that is kept running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh.cli.supervisor.folder import Log
+from mesh.errors import MeshError, StartError, UsageError
+from mesh.runtime import EXIT_USAGE
+
+# A restart waits 0.1 s, then twice as long each time, up to 5 s; a part that ran for 10 s begins anew.
+FIRST_DELAY, LAST_DELAY, STEADY_AFTER = 0.1, 5.0, 10.0
+# A part that is killed before it was ever ready gets so many tries; one that says why it ends gets one.
+START_TRIES = 3
+START_TIMEOUT = 60.0
+# What a part may take beyond the grace of its calls before it is killed.
+STOP_MARGIN = 3.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a part is."""
+
+    name: str
+    # The arguments of `mesh` that run it, given the addresses it shall serve at.
+    command: Callable[[Mapping[str, str]], Sequence[str]]
+    # The addresses asked for; a restart asks for those that the part got the first time.
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    # Where it runs; None is where the supervisor does.
+    folder: Path | None = None
+
+
+class Part:
+    """Runs one part until it is told to stop, again whenever it dies."""
+
+    def __init__(self, spec: Spec, log: Log, lifeline: int, say: Callable[[str], None]) -> None:
+        self.name = spec.name
+        self.addresses = dict(spec.addresses)
+        self.log = log
+        # Set when the part is ready for the first time; fails when it cannot start.
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._spec = spec
+        self._lifeline = lifeline
+        self._say = say
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs it now."""
+        return self._process.pid if self._process else None
+
+    async def run(self) -> None:
+        """Keep the part running until `stop`; returns early when it cannot be started at all."""
+        try:
+            await self._keep_running()
+        finally:
+            self._ended.set()
+
+    async def stop(self, grace: float) -> None:
+        """End the part: ask, wait for its grace, then kill it and all that it started."""
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), grace + STOP_MARGIN)
+            return
+        self._say(f"{self.name} did not stop within {grace + STOP_MARGIN:g} s and was killed")
+        self._kill_group()
+        await self._ended.wait()
+
+    async def _keep_running(self) -> None:
+        loop = asyncio.get_running_loop()
+        delay, tries = FIRST_DELAY, 0
+        while not self._stopping.is_set():
+            began = loop.time()
+            code = await self._run_once()
+            if self._stopping.is_set():
+                return
+            tries += 1
+            if not self.started.done() and (code >= 0 or tries == START_TRIES):
+                self.started.set_exception(self._start_error(code))
+                return
+            if loop.time() - began > STEADY_AFTER:
+                delay = FIRST_DELAY
+            why = self.log.error() if code > 0 else ""
+            self._say(f"{self.name} {_ending(code)}{f' ({why})' if why else ''}; it starts again in {delay:g} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+            delay = min(2 * delay, LAST_DELAY)
+
+    async def _run_once(self) -> int:
+        """Run one process from its start to its end; returns its exit code, negative when a signal ended it."""
+        command, *rest = self._spec.command(self.addresses)
+        read_end, write_end = os.pipe()
+        try:
+            log = self.log.open()
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "mesh.cli", command),
+                    *("--ready-fd", str(write_end), "--lifeline-fd", str(self._lifeline)),
+                    *rest,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(write_end, self._lifeline),
+                    # A group of its own: the terminal's Ctrl-C goes to the supervisor alone, which stops the parts in
+                    # order, and whatever a dead part leaves behind can be ended with it.
+                    start_new_session=True,
+                    cwd=self._spec.folder,
+                )
+            finally:
+                os.close(log)
+                os.close(write_end)
+        except BaseException:
+            os.close(read_end)
+            raise
+        if self._stopping.is_set():
+            self._signal(signal.SIGTERM)
+        await self._await_ready(read_end)
+        code = await self._process.wait()
+        self._kill_group()
+        return code
+
+    async def _await_ready(self, read_end: int) -> None:
+        """Take the addresses that the process reports; returns without them when it ends or takes too long."""
+        reader = asyncio.StreamReader()
+        pipe = os.fdopen(read_end, "rb")
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+        try:
+            line = await asyncio.wait_for(reader.readline(), START_TIMEOUT)
+        except TimeoutError:
+            self._say(f"{self.name} was not ready within {START_TIMEOUT:g} s")
+            self._kill_group()
+            return
+        finally:
+            transport.close()
+        if line:
+            self.addresses.update(json.loads(line))
+            if not self.started.done():
+                self.started.set_result(None)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    def _kill_group(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _start_error(self, code: int) -> MeshError:
+        error = self.log.error()
+        if code == EXIT_USAGE and error:
+            return UsageError(error)
+        why = error or f"it {_ending(code)}"
+        return StartError(f"{self.name} cannot start: {why} (log: {self.log.path})")
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exited with {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

@@ -1,0 +1,121 @@
+"""What `mesh up` runs: the parts, and the command line of each."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import mesh
+from mesh.cli.supervisor.part import Spec
+from mesh.errors import StartError
+from proxy.options import EdgeOptions
+
+LISTENERS = ("public", "internal", "admin")
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """What `mesh up` was asked for."""
+
+    data_dir: Path
+    # As its configuration file and the command line have it; where the control services are is not known yet.
+    edge: EdgeOptions
+    # Given to the edge for what no option says: its breaker, deadlines and limits.
+    config: Path | None = None
+    demo: bool = False
+
+
+def control(options: UpOptions) -> Spec:
+    """Return the control services: on any free port, since everybody reaches them through the edge."""
+    return Spec(
+        "control",
+        lambda addresses: (
+            "control",
+            *("--listen", addresses["control"]),
+            *("--data-dir", str(options.data_dir)),
+            *("--grace", f"{options.edge.grace:g}"),
+        ),
+        {"control": "127.0.0.1:0"},
+    )
+
+
+def edge(options: UpOptions, control_address: str) -> Spec:
+    """Return the edge. Its access log goes to a file of its own where nobody asked for another place."""
+    wanted = options.edge
+    to_file = wanted.access_log == "-"
+    access_log = str(options.data_dir / "logs" / "access.log") if to_file else wanted.access_log
+    return Spec(
+        "edge",
+        lambda addresses: (
+            "edge",
+            *("--control", control_address),
+            *(text for name in LISTENERS for text in (f"--{name}", addresses[name])),
+            *("--engine", wanted.engine),
+            *("--access-log", access_log),
+            *("--grace", f"{wanted.grace:g}"),
+            *(("--config", str(options.config.absolute())) if options.config is not None else ()),
+        ),
+        {name: getattr(wanted, name) for name in LISTENERS},
+    )
+
+
+@dataclass(frozen=True)
+class DemoInstance:
+    """One process of the shop."""
+
+    instance_id: str
+    grpc_service: str
+    version: str = "1.0.0"
+    public: bool = False
+
+    @property
+    def service(self) -> str:
+        """Its name in the registry."""
+        return self.instance_id.rpartition("-")[0]
+
+
+DEMO = (
+    DemoInstance("inventory-1", "shop.v1.Inventory"),
+    DemoInstance("payments-1", "shop.v1.Payments"),
+    DemoInstance("orders-1", "shop.v1.Orders"),
+    DemoInstance("orders-2", "shop.v1.Orders", version="1.1.0"),
+    DemoInstance("storefront-1", "shop.v1.Storefront", public=True),
+)
+DEMO_PUBLIC_SERVICE = "shop.v1.Storefront"
+
+
+def demo(control_address: str, internal: str) -> list[Spec]:
+    """Return the shop's processes: servers that know nothing of the mesh, each kept registered by `mesh register`.
+
+    Raises:
+        StartError: the shop is not there.
+
+    """
+    root = Path(mesh.__file__).resolve().parents[1]
+    if not (root / "examples" / "shop" / "__main__.py").exists():
+        raise StartError(
+            "the demo is not part of the installed package: run 'make up' in a checkout of the sources, "
+            "or 'mesh up' without --demo"
+        )
+    return [_shop(instance, control_address, internal, root) for instance in DEMO]
+
+
+def _shop(instance: DemoInstance, control_address: str, internal: str, root: Path) -> Spec:
+    return Spec(
+        instance.instance_id,
+        lambda addresses: (
+            "register",
+            *("--control", control_address),
+            *("--instance-id", instance.instance_id),
+            *("--version", instance.version),
+            # Named, not reflected: the shop's Faults are for the one who calls an instance, not for the mesh to route.
+            *("--grpc-service", instance.grpc_service),
+            *(("--public",) if instance.public else ()),
+            *(instance.service, addresses["endpoint"]),
+            *("--", sys.executable, "-m", "examples.shop", instance.service),
+            *("--listen", "{address}", "--edge", internal, "--name", instance.instance_id),
+        ),
+        {"endpoint": "127.0.0.1:0"},
+        folder=root,
+    )
