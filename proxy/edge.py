@@ -10,12 +10,12 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 
 import grpc
-from mesh.discovery.registration import Registration
-from mesh.discovery.watcher import RegistryWatcher
 
 import mesh
 from mesh.clock import Clock, SystemClock
 from mesh.discovery.model import Directory, Instance
+from mesh.discovery.registration import Registration
+from mesh.discovery.watcher import RegistryWatcher
 from mesh.runtime import Process
 from proxy.admin import health, reflection, service
 from proxy.admin.access_log import write_access_log

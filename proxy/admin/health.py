@@ -30,6 +30,12 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {request.service[:_MAX_NAME]}")
         return _Response(status=status)
 
+    async def List(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """Answer for the edge and every gRPC service of the listener at once."""
+        names = ("", *sorted(self._state.table(self._listener).routes))
+        statuses = {name: _Response(status=self._status(name)) for name in names}
+        return health_pb2.HealthListResponse(statuses=statuses)
+
     async def Watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         last = None
         while not context.cancelled():
