@@ -27,7 +27,7 @@ from mesh.api.registry.v1 import (
 )
 from mesh.errors import MeshError, Source
 from services.registry import paging, records
-from services.registry.view import View
+from services.registry.view import KEEP_CHANGES, View
 from services.storage.kv.base import (
     CompactedError,
     Grant,
@@ -72,9 +72,12 @@ class Registered:
 class Registry:
     """Use as `async with Registry(store) as registry`."""
 
-    def __init__(self, store: Store, *, progress_interval: float = PROGRESS_INTERVAL) -> None:
+    def __init__(
+        self, store: Store, *, progress_interval: float = PROGRESS_INTERVAL, keep_changes: int = KEEP_CHANGES
+    ) -> None:
         self._store = store
         self._progress_interval = progress_interval
+        self._keep_changes = keep_changes
         self._view = View()
         # Replaced whenever the view has moved on, so that everyone who waits wakes once.
         self._moved = asyncio.Event()
@@ -252,7 +255,7 @@ class Registry:
     async def _load(self) -> None:
         """Read the present state, and the changes that the store still keeps, so that watchers can resume."""
         reply = await self._store.range(records.PREFIX, prefix=True)
-        view = View(reply.kvs, reply.header.revision)
+        view = View(reply.kvs, reply.header.revision, keep=self._keep_changes)
         floor = 0
         batches = []
         while floor < view.revision:

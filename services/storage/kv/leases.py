@@ -25,6 +25,8 @@ class Countdown:
         self._deadline: dict[int, float] = {}
         # May hold deadlines that have been put off since; looked up when they come to the top.
         self._heap: list[tuple[float, int]] = []
+        # Over for good, whatever its holder says; and of these, those handed out.
+        self._over: set[int] = set()
         self._due: set[int] = set()
 
     def __len__(self) -> int:
@@ -38,21 +40,23 @@ class Countdown:
     def renew(self, lease_id: int, now: float) -> float | None:
         """Start over and return the ttl; None when the lease is unknown or has run out."""
         ttl = self._ttl.get(lease_id)
-        if ttl is None or lease_id in self._due:
+        # Its time may be over without anyone having looked yet.
+        if ttl is None or lease_id in self._over or self._deadline[lease_id] <= now:
             return None
-        if self._deadline[lease_id] <= now:
-            return None  # nobody has looked yet, but its time is over
         self._deadline[lease_id] = now + ttl
         return ttl
 
     def remaining(self, lease_id: int, now: float) -> float | None:
         deadline = self._deadline.get(lease_id)
-        return None if deadline is None else max(0.0, deadline - now)
+        if deadline is None:
+            return None
+        return 0.0 if lease_id in self._over else max(0.0, deadline - now)
 
     def end(self, lease_id: int) -> None:
         """Forget a lease."""
         self._ttl.pop(lease_id, None)
         self._deadline.pop(lease_id, None)
+        self._over.discard(lease_id)
         self._due.discard(lease_id)
         if len(self._heap) > 1000 + 2 * len(self._deadline):
             self._rebuild()  # else short-lived leases with long ttls would pile up
@@ -68,6 +72,7 @@ class Countdown:
             if deadline > now:
                 heapq.heappush(self._heap, (deadline, lease_id))
                 continue
+            self._over.add(lease_id)
             self._due.add(lease_id)
             found.append(lease_id)
         return found

@@ -208,8 +208,9 @@ def _lock(path: Path) -> int:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
         raise StartError(
-            f"the data directory {path.parent} cannot be written ({error.strerror}): mend it, or choose another"
+            f"the data directory {path.parent} cannot be written ({reason}): mend it, or choose another"
         ) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
