@@ -16,6 +16,7 @@ from mesh.clock import Clock, SystemClock
 from mesh.discovery.model import Directory, Instance
 from mesh.discovery.registration import Registration
 from mesh.discovery.watcher import RegistryWatcher
+from mesh.errors import MeshError
 from mesh.runtime import Process
 from proxy.admin import health, reflection, service
 from proxy.admin.access_log import write_access_log
@@ -37,9 +38,6 @@ from proxy.upstream.endpoint import Endpoint
 # An edge that cannot reach a registry at its start waits this long for it before it says that it is ready: it then
 # serves what it can, health and reflection, and goes on trying.
 FIRST_SYNC_SECONDS = 10.0
-
-# How long telling the registry that this edge leaves may take.
-_GOODBYE_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -146,17 +144,30 @@ async def run_edge(options: EdgeOptions, process: Process) -> None:
             metadata={"engine": edge.engine.name, "public": addresses[PUBLIC], "admin": addresses["admin"]},
             grpc_services=(service.NAME,),
         )
-        registration = asyncio.create_task(Registration(options.control, me).run())
-        try:
+        # Left first at the end, so that nobody is sent here any more; then the calls in flight are finished.
+        async with _registered(options.control, me):
             if not await edge.synced():
                 _log.warning("no registry at %s yet; serving without, and trying on", options.control)
             process.ready({**addresses, "engine": edge.engine.name})
             await process.stop.wait()
-        finally:
-            # First out of the registry, so that nobody is sent here any more, then drain.
             edge.state.drain()
-            await asyncio.wait((registration,), timeout=0)
-            await _ended(registration)
+
+
+@contextlib.asynccontextmanager
+async def _registered(control: str, me: Instance) -> AsyncIterator[None]:
+    """Keep an instance in the registry; an edge that the registry does not take serves all the same, and says so."""
+
+    async def keep() -> None:
+        try:
+            await Registration(control, me).run()
+        except MeshError as error:
+            _log.warning("this edge is not in the registry: %s", error)
+
+    task = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        await _ended(task)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

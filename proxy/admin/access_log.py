@@ -1,4 +1,8 @@
-"""Writes the access log: a JSON object a line, to standard output or to a file that is kept small."""
+"""Writes the access log: a JSON object a line, to standard output or to a file that is kept small.
+
+A thread of its own formats and writes, since a full disk or a reader that has stopped blocks whoever writes. The
+queue between is bounded (proxy/interceptors/access_log.py): a log never delays a call.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,18 @@ import asyncio
 import contextlib
 import json
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from mesh.errors import StartError
 from proxy.interceptors.access_log import AccessLog, record
 
 FLUSH_SECONDS = 0.2
+
+# How long the end of the edge waits for the last records to be taken.
+CLOSE_SECONDS = 2.0
 
 # A log file is renamed to FILE.1 when it is this large, FILE.1 to FILE.2; what was FILE.2 goes.
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -28,43 +36,48 @@ async def write_access_log(log: AccessLog, destination: str) -> AsyncIterator[No
         StartError: the file cannot be written.
 
     """
-    output = _open(destination)
-
-    def flush() -> None:
-        lines = [json.dumps(record(ended_ns, call)) for ended_ns, call in log.take()]
-        if lines:
-            output.write("\n".join(lines) + "\n")
-
-    async def flush_always() -> None:
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            flush()
-
-    task = asyncio.create_task(flush_always())
+    writer = _Writer(log, _open(destination))
+    writer.start()
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        flush()
-        output.close()
+        writer.ending.set()
+        await asyncio.to_thread(writer.join, CLOSE_SECONDS)
+
+
+class _Writer(threading.Thread):
+    def __init__(self, log: AccessLog, output: _Output) -> None:
+        # A daemon: a reader that never reads again must not keep the process.
+        super().__init__(name="access-log", daemon=True)
+        self._log = log
+        self._output = output
+        self.ending = threading.Event()
+
+    def run(self) -> None:
+        while not self.ending.wait(FLUSH_SECONDS):
+            self._flush()
+        self._flush()
+        self._output.close()
+
+    def _flush(self) -> None:
+        lines = [json.dumps(record(ended_ns, call)) for ended_ns, call in self._log.take()]
+        if lines:
+            self._output.write(("\n".join(lines) + "\n").encode())
 
 
 class _Output:
-    """Standard output, or a file that is rotated. What cannot be written is dropped, not raised."""
+    """Standard output, or a file that is rotated. What cannot be written is lost, and said once."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._file: TextIO = path.open("a", encoding="utf-8") if path else sys.stdout
+        self._file = _append(path)
         self._size = path.stat().st_size if path else 0
         self._failed = False
 
-    def write(self, text: str) -> None:
+    def write(self, data: bytes) -> None:
         try:
-            self._file.write(text)
-            self._file.flush()
-            self._size += len(text)
+            self._file.write(data)
+            self._size += len(data)
             if self._path is not None and self._size >= MAX_FILE_BYTES:
                 self._rotate(self._path)
             self._failed = False
@@ -74,17 +87,23 @@ class _Output:
             self._failed = True
 
     def close(self) -> None:
-        if self._path is not None:
-            self._file.close()
+        self._file.close()
 
     def _rotate(self, path: Path) -> None:
-        self._file.close()
         older = path.with_name(path.name + ".1")
         if older.exists():
             older.replace(path.with_name(path.name + ".2"))
         path.replace(older)
-        self._file = path.open("a", encoding="utf-8")
+        self._file.close()
+        self._file = _append(path)
         self._size = 0
+
+
+def _append(path: Path | None) -> BinaryIO:
+    """Open without a buffer: what could not be written must not be kept for the next time."""
+    if path is None:
+        return open(sys.stdout.fileno(), "ab", buffering=0, closefd=False)
+    return path.open("ab", buffering=0)
 
 
 def _open(destination: str) -> _Output:

@@ -31,10 +31,12 @@ class AccessLog(Interceptor):
             self.dropped += 1
 
     def take(self) -> list[tuple[int, Call]]:
-        """Return what was noted since the last time: pairs of the end's wall time in ns and the call."""
-        taken = list(self._ended)
-        self._ended.clear()
-        return taken
+        """Return what was noted since the last time: pairs of the end's wall time in ns and the call.
+
+        May be called by another thread than the one that notes.
+        """
+        ended = self._ended
+        return [ended.popleft() for _ in range(len(ended))]
 
 
 def record(ended_ns: int, call: Call) -> dict[str, object]:
