@@ -68,6 +68,9 @@ def up(
 async def _up(options: UpOptions, process: Process, *, as_json: bool) -> None:
     from dataclasses import replace
 
+    # The supervisor forks, only to run another program at once: gRPC, which it uses to ask the edge, need not care.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
     from mesh.cli.supervisor.folder import claimed
     from mesh.cli.supervisor.supervisor import Supervisor
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
 from mesh.api.edge.v1 import BreakerState, UpstreamEndpoint
 from mesh.api.registry.v1 import Exposure, Health, Instance
 from mesh.cli.output import table
@@ -75,7 +73,7 @@ def _edge_line(edge: EdgeView) -> str:
     registry = "connected" if edge.info.registry_connected else "away, it goes on with what it knows"
     return (
         f"edge {edge.instance_id} at {edge.address}: engine {edge.info.engine}, "
-        f"{edge.info.calls_in_flight} calls in flight, {edge.info.calls_total} in all, registry {registry}"
+        f"calls {edge.info.calls_total}, in flight {edge.info.calls_in_flight}, registry {registry}"
     )
 
 
@@ -103,17 +101,43 @@ def _endpoint(overview: Overview, instance: Instance, address: str) -> dict[str,
         "calls_total": sum(endpoint.calls_total for endpoint in endpoints),
         "failures_total": sum(endpoint.failures_total for endpoint in endpoints),
         # What each edge says, by its instance id.
-        "edges": {edge.instance_id: _message(endpoint) for edge, endpoint in seen},
+        "edges": {edge.instance_id: _opinion(endpoint) for edge, endpoint in seen},
     }
 
 
 def _edge(edge: EdgeView) -> dict[str, Any]:
     known = {"instance_id": edge.instance_id, "address": edge.address}
-    return {**known, "error": edge.error} if edge.info is None else {**known, **_message(edge.info)}
+    info = edge.info
+    if info is None:
+        return {**known, "error": edge.error}
+    return {
+        **known,
+        "engine": info.engine,
+        "version": info.version,
+        "public_address": info.public_address,
+        "internal_address": info.internal_address,
+        "admin_address": info.admin_address,
+        "uptime_seconds": info.uptime_seconds,
+        "registry_connected": info.registry_connected,
+        "registry_revision": info.registry_revision,
+        "interceptors": list(info.interceptors),
+        "calls_in_flight": info.calls_in_flight,
+        "calls_total": info.calls_total,
+    }
 
 
-def _message(message: Any) -> dict[str, Any]:
-    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+def _opinion(endpoint: UpstreamEndpoint) -> dict[str, Any]:
+    return {
+        "health": endpoint.health,
+        "breaker": _breaker((endpoint,)) or None,
+        "breaker_retry_seconds": endpoint.breaker_retry_seconds,
+        "window_calls": endpoint.window_calls,
+        "failure_rate": endpoint.failure_rate,
+        "slow_call_rate": endpoint.slow_call_rate,
+        "calls_in_flight": endpoint.calls_in_flight,
+        "calls_total": endpoint.calls_total,
+        "failures_total": endpoint.failures_total,
+    }
 
 
 def _seen(edges: Iterable[EdgeView], instance: Instance, address: str) -> list[tuple[EdgeView, UpstreamEndpoint]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mesh.cli.supervisor.folder import Log
+from mesh.cli.target.command import ending
 from mesh.errors import MeshError, StartError, UsageError
 from mesh.runtime import EXIT_USAGE
 
@@ -91,8 +92,8 @@ class Part:
                 return
             if loop.time() - began > STEADY_AFTER:
                 delay = FIRST_DELAY
-            why = self.log.error() if code > 0 else ""
-            self._say(f"{self.name} {_ending(code)}{f' ({why})' if why else ''}; it starts again in {delay:g} s")
+            why = f" ({self.log.error()})" if code > 0 and self.log.error() else ""
+            self._say(f"{self.name} {ending(code)}{why}; it starts again in {delay:g} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
             delay = min(2 * delay, LAST_DELAY)
@@ -164,14 +165,5 @@ class Part:
         error = self.log.error()
         if code == EXIT_USAGE and error:
             return UsageError(error)
-        why = error or f"it {_ending(code)}"
+        why = error or f"it {ending(code)}"
         return StartError(f"{self.name} cannot start: {why} (log: {self.log.path})")
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exited with {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"

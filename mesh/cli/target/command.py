@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from mesh.errors import StartError
 
 _KILL_MARGIN = 1.0
+# As shells say it: 128 + the number of the signal that ended a command.
+_SIGNALLED = 128
 
 
 class Command:
@@ -39,7 +41,7 @@ class Command:
     async def ended(self) -> int:
         """Return its exit code when it ends; 128 + the signal's number when one ended it."""
         code = await self._process.wait()
-        return code if code >= 0 else 128 - code
+        return code if code >= 0 else _SIGNALLED - code
 
     async def stop(self, grace: float) -> int:
         """Ask it to end, kill it when it does not within `grace` seconds, and return its exit code."""
@@ -81,3 +83,12 @@ def filled_in(arguments: Sequence[str], address: str) -> list[str]:
     """Return `arguments` with {address} and {port} replaced by where the command shall listen."""
     port = address.rpartition(":")[2]
     return [argument.replace("{address}", address).replace("{port}", port) for argument in arguments]
+
+
+def ending(code: int) -> str:
+    """Say in words how a command ended; a signal's number is in the code as asyncio or as shells have it."""
+    number = -code if code < 0 else code - _SIGNALLED
+    if number > 0:
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(number).name}"
+    return f"exited with {code}"

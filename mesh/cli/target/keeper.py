@@ -11,7 +11,7 @@ import grpc
 
 from mesh.cli.output import print_json, print_line, say
 from mesh.cli.supervisor.ready import dialable
-from mesh.cli.target.command import Command, Reservation, filled_in
+from mesh.cli.target.command import Command, Reservation, ending, filled_in
 from mesh.cli.target.health import CHANNEL_OPTIONS, HealthFollower
 from mesh.cli.target.reflection import reflected_services
 from mesh.cli.waiting import LeftError, unless
@@ -72,6 +72,9 @@ class Keeper:
                 await self._keep(process, address, command)
             finally:
                 self.exit_code = await command.stop(self._options.grace)
+            if not process.stop.is_set():
+                # The last word, which a supervisor passes on.
+                say(f"{self._options.instance.service}: its command {ending(self.exit_code)}")
         finally:
             if reservation is not None:
                 reservation.release()
@@ -87,8 +90,6 @@ class Keeper:
             except LeftError:
                 if process.stop.is_set() and command is not None:
                     await asyncio.sleep(SETTLE_SECONDS)
-                elif command is not None:
-                    say(f"{address}: the command has ended")
 
     async def _described(self, channel: grpc.aio.Channel, address: str) -> Instance:
         """Wait until the server answers, and return what is to be registered."""
@@ -148,7 +149,8 @@ class Keeper:
                 try:
                     await asyncio.wait_for(registration.registered(), options.wait)
                 except TimeoutError as error:
-                    raise UnreachableError(last or f"the registry at {options.control} does not answer") from error
+                    why = last.removesuffix(", retrying") or f"no control service answers at {options.control}"
+                    raise UnreachableError(f"{why}; given up after {options.wait:g} s (--wait)") from error
                 self._announce(process, instance)
         except BaseExceptionGroup as group:
             # One of them failed and the others were cancelled for it.

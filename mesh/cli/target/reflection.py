@@ -17,12 +17,13 @@ _TIMEOUT = 10.0
 async def reflected_services(channel: grpc.aio.Channel) -> list[str] | None:
     """Return the full names of the application's gRPC services, or None when the server has no reflection."""
     for protocol in _PROTOCOLS:
-        ask = channel.stream_stream(
+        # One question needs no stream; and a stream that is refused while it is written to loses why it was.
+        ask = channel.unary_stream(
             f"/{protocol}.ServerReflection/ServerReflectionInfo",
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
         )
-        call = ask(iter((reflection_pb2.ServerReflectionRequest(list_services=""),)), timeout=_TIMEOUT)
+        call = ask(reflection_pb2.ServerReflectionRequest(list_services=""), timeout=_TIMEOUT)
         try:
             async for answer in call:
                 return application_services(service.name for service in answer.list_services_response.service)
