@@ -1,0 +1,110 @@
+"""The control process as a process: how it starts, refuses to start, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import grpc
+import pytest
+
+from mesh.api.registry.v1 import Instance, ListRequest, RegisterRequest, WatchRequest
+from tests.e2e.registry_harness import PATIENCE, ControlProcess, control_process, registry_stub
+
+
+async def test_it_stops_at_once_silently_with_streams_open(tmp_path: Path) -> None:
+    async with control_process(tmp_path) as control, registry_stub(control) as stub:
+        watch, idle = stub.Watch(WatchRequest()), stub.KeepAlive()
+        assert [instance.service for instance in (await watch.read()).snapshot.instances] == ["mesh-control"]
+        code, said = await control.terminate()
+        assert (code, said) == (0, "")
+        for call in (watch, idle):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await drain(call)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def drain(call: grpc.aio.StreamStreamCall) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_a_clean_stop_leaves_no_entry_of_itself(tmp_path: Path) -> None:
+    async with control_process(tmp_path) as control:
+        await control.terminate()
+        await control.start()
+        async with registry_stub(control) as stub:
+            page = await stub.List(ListRequest())
+        (own,) = page.instances
+        assert own.create_revision == page.header.revision
+        assert [service.name for service in page.services] == ["mesh-control"]
+
+
+async def test_it_stops_when_its_supervisor_is_gone(tmp_path: Path) -> None:
+    control = ControlProcess(tmp_path)
+    reader, writer = os.pipe()
+    process = await control._spawn("--lifeline-fd", str(reader), pass_fds=(reader,))
+    os.close(reader)
+    os.close(writer)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), PATIENCE)
+    assert (process.returncode, stdout, stderr) == (0, b"", b"")
+
+
+async def test_one_data_directory_is_for_one_process(tmp_path: Path) -> None:
+    async with control_process(tmp_path):
+        code, said = await ControlProcess(tmp_path).fail_to_start()
+    assert code == 1
+    expected = f"another control process uses the data directory {tmp_path}: stop it, or choose another directory"
+    assert said == f"mesh: {expected}\n"
+
+
+async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    async with control_process(tmp_path / "first") as control:
+        second = ControlProcess(tmp_path / "second")
+        second.address = control.address
+        code, said = await second.fail_to_start()
+    assert code == 1
+    assert said == (
+        f"mesh: cannot listen on {control.address} (Address already in use): free it, or choose another with --listen\n"
+    )
+
+
+async def test_a_data_directory_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, said = await ControlProcess(tmp_path / "file").fail_to_start()
+    assert code == 1
+    assert (
+        said
+        == f"mesh: the data directory {tmp_path}/file cannot be written (Not a directory): mend it, or choose another\n"
+    )
+
+
+async def test_wrong_usage_is_one_line_and_exits_with_2(tmp_path: Path) -> None:
+    code, said = await ControlProcess(tmp_path).fail_to_start("--listen", "nowhere")
+    assert code == 2
+    assert said == "mesh: --listen: 'nowhere' is not HOST:PORT, for example 127.0.0.1:7711 or [::1]:7711\n"
+    code, said = await ControlProcess(tmp_path).fail_to_start("--grace", "-1")
+    assert code == 2
+    assert said == "mesh: --grace: '-1' is not a number of seconds from 0 to 3600\n"
+
+
+@pytest.mark.parametrize(
+    ("instance", "sentence"),
+    [
+        (None, "instance: it is missing"),
+        (
+            Instance(service="Orders", endpoints=["h:1"]),
+            "instance.service: 'Orders' must be 1-63 characters of a-z 0-9 and -, beginning with a letter",
+        ),
+        (Instance(service="orders"), "instance.endpoints: there are 0, it must be 1 to 16 of them"),
+    ],
+)
+async def test_a_bad_registration_is_told_what_is_wrong(
+    tmp_path: Path, instance: Instance | None, sentence: str
+) -> None:
+    async with control_process(tmp_path) as control, registry_stub(control) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Register(RegisterRequest(instance=instance))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == sentence
