@@ -41,9 +41,7 @@ class Faults(FaultsServicer, grpc.aio.ServerInterceptor):
         self._service = service
         self._fault = Fault()
 
-    async def SetFault(  # noqa: N802 - named by the proto
-        self, request: SetFaultRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> SetFaultResponse:
+    async def SetFault(self, request: SetFaultRequest, context: grpc.aio.ServicerContext[Any, Any]) -> SetFaultResponse:
         code = getattr(grpc.StatusCode, request.error_code or "UNAVAILABLE", None)
         if code in (None, grpc.StatusCode.OK) or not 0 <= request.error_rate <= 1:
             await context.abort(

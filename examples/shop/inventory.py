@@ -1,7 +1,5 @@
 """Inventory: what is there, what is promised, and where it is on its way."""
 
-# ruff: noqa: N802, ARG002 - the proto says what the methods are called and given
-
 from __future__ import annotations
 
 import asyncio

@@ -1,7 +1,5 @@
 """Orders: turns a wish into a reservation and a payment, or into neither."""
 
-# ruff: noqa: N802 - the proto says what the methods are called and given
-
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
@@ -43,12 +41,13 @@ class Orders(OrdersServicer):
         total = reserved.price_cents * request.quantity
         try:
             paid = await self._payments.Charge(ChargeRequest(order_id=order, amount_cents=total), **onward(context))
-        except grpc.aio.AioRpcError:
+        except grpc.aio.AioRpcError as error:
             # The caller's deadline may be what ended the charge: giving back must not fail with it.
             await self._inventory.Release(
                 ReleaseRequest(order_id=order), metadata=onward(context)["metadata"], timeout=2.0
             )
-            raise
+            # ABORTED, not the code it got: orders is well, and no breaker may open on it for the payment's trouble.
+            await context.abort(grpc.StatusCode.ABORTED, f"nothing was ordered, the payment failed: {error.details()}")
         return CreateOrderResponse(order_id=order, total_cents=total, payment_id=paid.payment_id, taken_by=self._name)
 
     async def FollowOrder(self, request: FollowOrderRequest, context: Context) -> AsyncIterator[FollowOrderResponse]:

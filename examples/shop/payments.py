@@ -1,7 +1,5 @@
 """Payments: takes the money, once an order."""
 
-# ruff: noqa: N802 - the proto says what the methods are called and given
-
 from __future__ import annotations
 
 from typing import Any

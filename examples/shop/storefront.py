@@ -1,7 +1,5 @@
 """Storefront: the service that the shop's customers reach."""
 
-# ruff: noqa: N802, ARG002 - the proto says what the methods are called and given
-
 from __future__ import annotations
 
 import uuid

@@ -55,7 +55,7 @@ class OrdersServicer:
 
     def CreateOrder(self, request, context):
         """CreateOrder reserves and charges; when the charge fails, the reservation is given back.
-        NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left.
+        NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left. ABORTED: the payment failed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

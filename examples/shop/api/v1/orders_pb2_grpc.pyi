@@ -37,7 +37,7 @@ class OrdersStub:
     def __new__(cls, channel: _aio.Channel) -> OrdersAsyncStub: ...
     CreateOrder: _grpc.UnaryUnaryMultiCallable[_orders_pb2.CreateOrderRequest, _orders_pb2.CreateOrderResponse]
     """CreateOrder reserves and charges; when the charge fails, the reservation is given back.
-    NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left.
+    NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left. ABORTED: the payment failed.
     """
     FollowOrder: _grpc.UnaryStreamMultiCallable[_orders_pb2.FollowOrderRequest, _orders_pb2.FollowOrderResponse]
     """FollowOrder tells every stage of an order as it gets there.
@@ -53,7 +53,7 @@ class OrdersAsyncStub(OrdersStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateOrder: _aio.UnaryUnaryMultiCallable[_orders_pb2.CreateOrderRequest, _orders_pb2.CreateOrderResponse]  # type: ignore[assignment]
     """CreateOrder reserves and charges; when the charge fails, the reservation is given back.
-    NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left.
+    NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left. ABORTED: the payment failed.
     """
     FollowOrder: _aio.UnaryStreamMultiCallable[_orders_pb2.FollowOrderRequest, _orders_pb2.FollowOrderResponse]  # type: ignore[assignment]
     """FollowOrder tells every stage of an order as it gets there.
@@ -72,7 +72,7 @@ class OrdersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orders_pb2.CreateOrderResponse, _abc.Awaitable[_orders_pb2.CreateOrderResponse]]:
         """CreateOrder reserves and charges; when the charge fails, the reservation is given back.
-        NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left.
+        NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left. ABORTED: the payment failed.
         """
 
     @_abc_1.abstractmethod

@@ -69,7 +69,7 @@ class StorefrontServicer:
 
     def PlaceOrder(self, request, context):
         """PlaceOrder orders so many of one product: reserves them, charges for them, and returns the order.
-        NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left.
+        NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left. ABORTED: the payment failed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

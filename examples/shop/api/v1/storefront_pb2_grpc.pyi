@@ -36,7 +36,7 @@ class StorefrontStub:
     ListProducts: _grpc.UnaryUnaryMultiCallable[_storefront_pb2.ListProductsRequest, _storefront_pb2.ListProductsResponse]
     PlaceOrder: _grpc.UnaryUnaryMultiCallable[_storefront_pb2.PlaceOrderRequest, _storefront_pb2.PlaceOrderResponse]
     """PlaceOrder orders so many of one product: reserves them, charges for them, and returns the order.
-    NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left.
+    NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left. ABORTED: the payment failed.
     """
     WatchOrder: _grpc.UnaryStreamMultiCallable[_storefront_pb2.WatchOrderRequest, _storefront_pb2.WatchOrderResponse]
     """WatchOrder tells every stage of an order, from the first to the last, as it gets there.
@@ -53,7 +53,7 @@ class StorefrontAsyncStub(StorefrontStub):
     ListProducts: _aio.UnaryUnaryMultiCallable[_storefront_pb2.ListProductsRequest, _storefront_pb2.ListProductsResponse]  # type: ignore[assignment]
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_storefront_pb2.PlaceOrderRequest, _storefront_pb2.PlaceOrderResponse]  # type: ignore[assignment]
     """PlaceOrder orders so many of one product: reserves them, charges for them, and returns the order.
-    NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left.
+    NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left. ABORTED: the payment failed.
     """
     WatchOrder: _aio.UnaryStreamMultiCallable[_storefront_pb2.WatchOrderRequest, _storefront_pb2.WatchOrderResponse]  # type: ignore[assignment]
     """WatchOrder tells every stage of an order, from the first to the last, as it gets there.
@@ -79,7 +79,7 @@ class StorefrontServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_storefront_pb2.PlaceOrderResponse, _abc.Awaitable[_storefront_pb2.PlaceOrderResponse]]:
         """PlaceOrder orders so many of one product: reserves them, charges for them, and returns the order.
-        NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left.
+        NOT_FOUND: no such product. FAILED_PRECONDITION: not enough of it left. ABORTED: the payment failed.
         """
 
     @_abc_1.abstractmethod
