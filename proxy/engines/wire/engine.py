@@ -1,0 +1,191 @@
+"""The wire engine: listeners, pools, and what all calls share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any
+
+from mesh.errors import StartError
+from proxy.call.dispatch import Dispatcher
+from proxy.engines.engine import Listener
+from proxy.engines.wire.exchange import Exchange
+from proxy.engines.wire.h2 import Http2Options, Library, load
+from proxy.engines.wire.local import LocalServer
+from proxy.engines.wire.pool import Pool, PoolOptions
+from proxy.engines.wire.protection import Protection
+from proxy.engines.wire.session import Session, session_handlers
+from proxy.engines.wire.transport import Turns
+from proxy.engines.wire.upstream import upstream_handlers
+from proxy.engines.wire.wheel import TICK_SECONDS, Wheel
+from proxy.upstream.endpoint import Endpoint
+
+_BACKLOG = 1024
+_SWEEP_SECONDS = 1.0
+
+
+class WireEngine:
+    """Forwards calls as HTTP/2 streams."""
+
+    name = "wire"
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        library: Library | None = None,
+        protection: Protection | None = None,
+        pool: PoolOptions | None = None,
+    ) -> None:
+        """Make an engine.
+
+        Raises:
+            UsageError: the HTTP/2 library cannot be imported.
+
+        """
+        self.dispatcher = dispatcher
+        self.library = library or load()
+        self.protection = protection or Protection()
+        limits = dispatcher.limits
+        self.max_message_bytes = limits.max_message_bytes
+        self.http2 = Http2Options(
+            max_streams=limits.max_streams_per_connection,
+            max_header_list_bytes=max(256 * 1024, 16 * limits.max_header_bytes),
+        )
+        self.session_handlers = session_handlers(self.library)
+        self.upstream_handlers = upstream_handlers(self.library)
+        self.deadlines: Wheel[Exchange] = Wheel()
+        self.local: dict[str, Pool] = {}
+        self._pool_options = pool or PoolOptions()
+        self._pools: dict[Endpoint, Pool] = {}
+        self._sessions: set[Session] = set()
+        self._emptied = asyncio.Event()
+        self._servers: list[asyncio.Server] = []
+        self._local_servers: list[LocalServer] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
+
+    async def start(self, listeners: Sequence[Listener]) -> Mapping[str, str]:
+        """See Engine.start."""
+        self.loop = asyncio.get_running_loop()
+        self.turns = Turns(self.loop, self._alone)
+        addresses = {}
+        for listener in listeners:
+            local = LocalServer(listener, self.dispatcher.limits)
+            self._local_servers.append(local)
+            await local.start()
+            self.local[listener.name] = Pool(self, local.address, self._pool_options)
+            addresses[listener.name] = await self._listen(listener)
+        self._sweep_timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
+        return addresses
+
+    def forget(self, endpoints: Iterable[Endpoint]) -> None:
+        """See Engine.forget."""
+        for endpoint in endpoints:
+            pool = self._pools.pop(endpoint, None)
+            if pool is not None:
+                pool.forget()
+
+    async def stop(self, grace: float) -> None:
+        """See Engine.stop."""
+        for server in self._servers:
+            server.close()
+        for session in tuple(self._sessions):
+            session.drain()
+        if self._sessions:
+            self._emptied.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), grace)
+        for session in tuple(self._sessions):
+            session.end()
+        for pool in (*self._pools.values(), *self.local.values()):
+            pool.close()
+        for timer in (self._sweep_timer, self._deadline_timer):
+            if timer is not None:
+                timer.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for local in self._local_servers:
+            await local.stop()
+        self._servers.clear()
+        self._local_servers.clear()
+
+    # What sessions and calls ask of it.
+
+    def pool(self, endpoint: Endpoint) -> Pool:
+        """Return the connections of an endpoint."""
+        pool = self._pools.get(endpoint)
+        if pool is None:
+            pool = self._pools[endpoint] = Pool(self, endpoint.address, self._pool_options)
+        return pool
+
+    def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` as a task that ends with the engine at the latest."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def watch_deadlines(self) -> None:
+        """See to it that deadlines are looked at."""
+        if self._deadline_timer is None:
+            self._deadline_timer = self.loop.call_later(TICK_SECONDS, self._expire)
+
+    def welcome(self, session: Session) -> bool:
+        """Take a new client connection; returns whether there is room for it."""
+        if len(self._sessions) >= self.protection.max_connections:
+            return False
+        self._sessions.add(session)
+        return True
+
+    def farewell(self, session: Session) -> None:
+        """Forget a client connection."""
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._emptied.set()
+
+    def _alone(self) -> bool:
+        return self.dispatcher.in_flight <= 1
+
+    def _expire(self) -> None:
+        self._deadline_timer = None
+        for exchange in self.deadlines.expire(self.dispatcher.now()):
+            if not exchange.done:
+                exchange.expire()
+        if self.deadlines:
+            self.watch_deadlines()
+
+    def _sweep(self) -> None:
+        now, protection = self.dispatcher.now(), self.protection
+        for session in tuple(self._sessions):
+            session.conduct.forgive()
+            if not session.greeted and now - session.born_at > protection.handshake_seconds:
+                session.abort()
+            elif _over(protection.max_age_seconds, now - session.born_at) or (
+                not session.streams and _over(protection.idle_seconds, now - session.idle_since)
+            ):
+                session.drain()
+        for pool in (*self._pools.values(), *self.local.values()):
+            pool.sweep(now)
+        self._sweep_timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    async def _listen(self, listener: Listener) -> str:
+        host, _, port = listener.address.rpartition(":")
+        try:
+            server = await self.loop.create_server(
+                lambda: Session(self, listener.name), host.strip("[]"), int(port), backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {listener.address} ({listener.name}): the port is in use or the address is not "
+                f"this machine's; choose another one with --{listener.name} HOST:PORT"
+            ) from error
+        self._servers.append(server)
+        return f"{host}:{server.sockets[0].getsockname()[1]}"
+
+
+def _over(limit: float | None, seconds: float) -> bool:
+    return limit is not None and seconds > limit

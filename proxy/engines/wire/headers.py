@@ -1,0 +1,69 @@
+"""Header lists on their way from one hop to the next. Pure.
+
+The tuples that the library made are handed on as they are: making new ones costs more than all that is done here.
+"""
+
+from __future__ import annotations
+
+from mesh.resilience.deadline import format_timeout
+from proxy.call.call import Call
+from proxy.engines.wire.h2 import Header
+from proxy.engines.wire.replies import STATUS_200
+
+_METHOD = (b":method", b"POST")
+_SCHEME = (b":scheme", b"http")
+_TE = (b"te", b"trailers")
+
+# What concerns one hop alone. `te` and `grpc-timeout` are written anew for the next one; the library refuses some of
+# the others, which HTTP/2 does not know.
+_HOP = frozenset(
+    {
+        b"connection",
+        b"proxy-connection",
+        b"keep-alive",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+        b"host",
+        b"te",
+        b"grpc-timeout",
+    }
+)
+_REPLY_HOP = frozenset(
+    {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"alt-svc"}
+)
+
+# The names to leave out, by the names that interceptors replace. Those come from code, not from clients: there are few.
+_left_out: dict[tuple[bytes, ...], frozenset[bytes]] = {}
+_MAX_LEFT_OUT = 256
+
+
+def request_head(call: Call, authority: Header, now: float) -> list[Header]:
+    """Return the headers of the request to the upstream."""
+    replaced = call.upstream_metadata
+    names = tuple(replaced)
+    drop = _left_out.get(names) or _leaving_out(names)
+    head = [_METHOD, _SCHEME, (b":path", call.method), authority, _TE]
+    if call.deadline is not None:
+        head.append((b"grpc-timeout", format_timeout(call.deadline - now)))
+    head += [pair for pair in call.metadata if pair[0] not in drop]
+    head += replaced.items()
+    return head
+
+
+def reply_head(call: Call, headers: tuple[Header, ...]) -> list[Header]:
+    """Return the headers of the reply to the client; `headers` are the upstream's, `:status` first."""
+    own = call.reply_metadata
+    names = {name for name, _ in own}
+    head = [STATUS_200]
+    head += [pair for pair in headers[1:] if pair[0] not in names and pair[0] not in _REPLY_HOP]
+    head += own
+    return head
+
+
+def _leaving_out(names: tuple[bytes, ...]) -> frozenset[bytes]:
+    drop = _HOP.union(names)
+    if len(_left_out) >= _MAX_LEFT_OUT:
+        _left_out.clear()
+    _left_out[names] = drop
+    return drop

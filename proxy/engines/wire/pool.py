@@ -1,0 +1,181 @@
+"""The connections of one endpoint, and the calls that wait for one. Decisions first, I/O after."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mesh.options import require
+from proxy.engines.wire.exchange import Exchange
+from proxy.engines.wire.upstream import Upstream
+from proxy.upstream.retry import Failure
+
+if TYPE_CHECKING:
+    from proxy.engines.wire.engine import WireEngine
+
+UNIX = "unix:"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How an endpoint is connected to."""
+
+    # Connections to one endpoint. A further one is opened when the peer's limit of streams is reached on all others:
+    # as long as it is not, one connection costs least.
+    max_connections: int = 4
+    # Calls that may wait for a connection, or for a stream when all connections are full.
+    max_waiting: int = 1000
+    # How long a connection may take to come about, SETTINGS included. An endpoint on the same network needs
+    # milliseconds.
+    connect_seconds: float = 1.0
+    # How long after a failed connect the endpoint is taken to be away, at first and at most.
+    backoff_seconds: float = 0.1
+    max_backoff_seconds: float = 2.0
+    # How long a connection may be without a call before it is closed.
+    idle_seconds: float = 900.0
+
+    def __post_init__(self) -> None:
+        """Check the values; raises UsageError."""
+        for name in ("max_connections", "max_waiting"):
+            require(getattr(self, name) >= 1, f"pool.{name} must be at least 1")
+        for name in ("connect_seconds", "backoff_seconds", "max_backoff_seconds", "idle_seconds"):
+            require(getattr(self, name) > 0, f"pool.{name} must be above 0")
+
+
+class Pool:
+    """The connections of one endpoint."""
+
+    __slots__ = (
+        "_address",
+        "_backoff",
+        "_closed",
+        "_connecting",
+        "_engine",
+        "_options",
+        "_why",
+        "connections",
+        "retry_at",
+        "waiting",
+    )
+
+    def __init__(self, engine: WireEngine, address: str, options: PoolOptions) -> None:
+        self._engine = engine
+        self._address = address
+        self._options = options
+        self.connections: list[Upstream] = []
+        # In order of arrival.
+        self.waiting: dict[Exchange, None] = {}
+        self._connecting: asyncio.Task[None] | None = None
+        self._closed = False
+        # After a failed connect: when the next one may be tried, the wait after that, and what went wrong.
+        self.retry_at = 0.0
+        self._backoff = 0.0
+        self._why = ""
+
+    def submit(self, exchange: Exchange) -> None:
+        """Give a call a stream, now or when there is one."""
+        for connection in self.connections:
+            if len(connection.streams) < connection.room:
+                exchange.attach(connection)
+                return
+        if self._may_connect():
+            if self._engine.dispatcher.now() < self.retry_at:
+                # It was away a moment ago: better to try elsewhere than to wait.
+                exchange.attempt_failed(Failure.CONNECT, self._why)
+                return
+            self._connect()
+        if len(self.waiting) >= self._options.max_waiting:
+            exchange.overloaded(f"{len(self.waiting)} calls wait for a connection to {self._address}: retry later")
+            return
+        exchange.pool = self
+        self.waiting[exchange] = None
+
+    def serve(self) -> None:
+        """Give waiting calls the streams that there are."""
+        waiting = self.waiting
+        for connection in tuple(self.connections):
+            while waiting and connection.may_open():
+                exchange = next(iter(waiting))
+                del waiting[exchange]
+                exchange.attach(connection)
+        if waiting and self._may_connect():
+            self._connect()
+
+    def lost(self, connection: Upstream) -> None:
+        """Take no further calls to a connection."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            if self.waiting and self._may_connect():
+                self._connect()
+
+    def forget(self) -> None:
+        """Close the connections once their calls have ended."""
+        self._closed = True
+        for connection in tuple(self.connections):
+            connection.go()
+
+    def close(self) -> None:
+        """Close the connections, and have nobody wait."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        for connection in tuple(self.connections):
+            connection.go()
+
+    def sweep(self, now: float) -> None:
+        """Close what was not used for long."""
+        for connection in tuple(self.connections):
+            if not connection.streams and now - connection.idle_since > self._options.idle_seconds:
+                connection.go()
+
+    def _may_connect(self) -> bool:
+        return self._connecting is None and len(self.connections) < self._options.max_connections
+
+    def _connect(self) -> None:
+        self._connecting = self._engine.own(self._connected())
+
+    async def _connected(self) -> None:
+        connection = Upstream(self._engine, self)
+        try:
+            async with asyncio.timeout(self._options.connect_seconds):
+                await _open(self._engine.loop, self._address, connection)
+                await connection.ready
+        except (OSError, TimeoutError) as error:
+            connection.abort()
+            self._connecting = None
+            self._failed(str(error) or "the connection timed out")
+            return
+        except asyncio.CancelledError:
+            connection.abort()
+            self._connecting = None
+            raise
+        self._connecting = None
+        self._backoff = self.retry_at = 0.0
+        if connection.dead or connection.going:
+            self._failed("it closed the connection")
+            return
+        self.connections.append(connection)
+        self.serve()
+        if self._closed:
+            connection.go()
+
+    def _failed(self, why: str) -> None:
+        options = self._options
+        self._backoff = min(2 * self._backoff or options.backoff_seconds, options.max_backoff_seconds)
+        self.retry_at = self._engine.dispatcher.now() + self._backoff
+        self._why = why
+        if self.connections:
+            return  # those that wait for room go on waiting for the others
+        waiting, self.waiting = self.waiting, {}
+        for exchange in waiting:
+            exchange.pool = None
+            exchange.attempt_failed(Failure.CONNECT, why)
+
+
+async def _open(loop: asyncio.AbstractEventLoop, address: str, connection: Upstream) -> None:
+    if address.startswith(UNIX):
+        await loop.create_unix_connection(lambda: connection, address.removeprefix(UNIX))
+        return
+    host, _, port = address.rpartition(":")
+    await loop.create_connection(lambda: connection, host.strip("[]"), int(port))

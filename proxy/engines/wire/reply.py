@@ -1,0 +1,111 @@
+"""The upstream's half of a call: its headers, its end, and the end of its stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mesh.resilience import outcome
+from proxy.call.reason import TRAILER, Reason
+from proxy.engines.wire.h2 import REFUSED_STREAM, Header
+from proxy.engines.wire.headers import reply_head
+from proxy.engines.wire.replies import (
+    CONTENT_TYPE,
+    GRPC_MESSAGE,
+    GRPC_STATUS,
+    STATUS_200,
+    decode_message,
+    http_status,
+    parse_status,
+    reset_name,
+    reset_status,
+)
+from proxy.upstream.retry import Failure
+
+if TYPE_CHECKING:
+    from proxy.engines.wire.exchange import Exchange
+
+Headers = tuple[Header, ...]
+
+_NOT_TRAILERS = frozenset({b":status", b"content-type"})
+
+
+def begins(exchange: Exchange, headers: Headers) -> None:
+    """Pass the headers of the reply on."""
+    status = headers[0][1]
+    if status != b"200":
+        _http_error(exchange, status, f"HTTP status {status.decode()}")
+        return
+    if not dict(headers).get(b"content-type", b"").startswith(b"application/grpc"):
+        _http_error(exchange, status, "something that is not gRPC")
+        return
+    call, session, dispatcher = exchange.call, exchange.session, exchange.engine.dispatcher
+    exchange.body = None
+    if exchange.attempting:
+        dispatcher.on_response(call)
+    else:
+        call.response_at = dispatcher.now()
+    session.h2.send_response(exchange.stream_id, reply_head(call, headers))
+    exchange.started = True
+    if not session.dirty:
+        session.mark()
+
+
+def is_headers(exchange: Exchange, headers: Headers) -> None:
+    """Pass a reply on that is headers alone: the status is among them, or it is told from the HTTP status.
+
+    The client gets headers and trailers, so that the edge's own headers are headers whatever the upstream says.
+    """
+    fields = dict(headers)
+    status = fields[b":status"]
+    code = fields.get(GRPC_STATUS)
+    if code is None:
+        _http_error(exchange, status, f"HTTP status {status.decode()} and no grpc-status")
+        return
+    exchange.attempt_ended(
+        parse_status(code), decode_message(fields.get(GRPC_MESSAGE, b"")), given=fields.get(TRAILER, b"")
+    )
+    h2, stream_id = exchange.session.h2, exchange.stream_id
+    h2.send_response(stream_id, [STATUS_200, CONTENT_TYPE, *exchange.call.reply_metadata])
+    h2.send_trailers(stream_id, [pair for pair in headers if pair[0] not in _NOT_TRAILERS])
+    exchange.finish()
+
+
+def ends(exchange: Exchange, headers: Headers) -> None:
+    """Pass the trailers on and end the call."""
+    code = None
+    message = reason = b""
+    for name, value in headers:
+        if name == GRPC_STATUS:
+            code = value
+        elif name == GRPC_MESSAGE:
+            message = value
+        elif name == TRAILER:
+            reason = value
+    if code is None or not exchange.started:
+        stops(exchange, headers)
+        return
+    exchange.attempt_ended(parse_status(code), decode_message(message) if message else "", given=reason)
+    exchange.session.h2.send_trailers(exchange.stream_id, headers)
+    exchange.finish()
+
+
+def stops(exchange: Exchange, headers: Headers = ()) -> None:
+    """Handle the end of the reply without a status."""
+    exchange.attempt_ended(outcome.UNKNOWN, f"{exchange.who()} ended the call without a status")
+    exchange.answer(headers)
+
+
+def is_reset(exchange: Exchange, error_code: int) -> None:
+    """Handle a stream that the upstream reset, or never processed."""
+    if error_code == REFUSED_STREAM:
+        exchange.attempt_failed(Failure.REFUSED, "it refused the stream")
+        return
+    exchange.detach(None)
+    message = f"{exchange.who()} reset the stream: {reset_name(error_code)}"
+    exchange.attempt_ended(reset_status(error_code), message, Reason.UPSTREAM_RESET)
+    exchange.answer()
+
+
+def _http_error(exchange: Exchange, status: bytes, what: str) -> None:
+    exchange.attempt_ended(http_status(status), f"{exchange.who()} answered with {what}")
+    exchange.answer()
