@@ -1,0 +1,101 @@
+"""What a connection and a stream that do nothing hold, and whether calls leave anything behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.bench import Bench
+from benchmarks.cases.case import Metric, Numbers
+from benchmarks.load import client
+from benchmarks.load.client import Load
+from benchmarks.peers.peer import Peer, Running
+
+_WARM_CALLS = 2000
+_SETTLE_SECONDS = 1.5
+
+_CONNECTIONS = 1000
+_STREAMS = 2000
+# A hundred streams each: below every peer's limit.
+_STREAM_CONNECTIONS = 20
+
+_MANY = 1_000_000
+_FEW = 100_000
+
+
+@dataclass(frozen=True)
+class Held:
+    """Resident memory of a fresh peer that holds connections, then streams."""
+
+    name: str = "memory"
+    title: str = f"memory of {_CONNECTIONS:,} idle connections, of {_STREAMS:,} idle bidi streams"
+    wide: bool = True
+    most_rounds: int = 0
+    metrics: Sequence[Metric] = (
+        Metric("connection_kib", "per idle connection", "KiB", goal=0.7, headline=True),
+        Metric("stream_kib", "per open idle stream", "KiB", goal=0.2, headline=True),
+        Metric("start_mib", "resident at the start", "MiB"),
+    )
+
+    def missing(self) -> str:
+        return ""
+
+    def measure(self, bench: Bench, peer: Peer) -> Numbers:
+        with bench.fresh(peer) as running:
+            client.run(Load(connections=4, streams=16), running.port, calls=_WARM_CALLS)
+            time.sleep(_SETTLE_SECONDS)
+            start = running.started.resident_kib()
+            connections = _held(running, _CONNECTIONS, 0) - start
+        # Another process: memory that the connections gave back would hide what the streams take.
+        with bench.fresh(peer) as running:
+            client.run(Load(connections=4, streams=16), running.port, calls=_WARM_CALLS)
+            without = _held(running, _STREAM_CONNECTIONS, 0)
+            streams = _held(running, _STREAM_CONNECTIONS, _STREAMS) - without
+        return {
+            "connection_kib": connections / _CONNECTIONS,
+            "stream_kib": streams / _STREAMS,
+            "start_mib": start / 1024,
+        }
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Resident memory of a fresh peer after many calls against after a tenth of them."""
+
+    name: str = "growth"
+    title: str = f"resident memory after {_MANY:,} calls against after {_FEW:,} (a tenth of both with --quick)"
+    # The slow ones take minutes for this.
+    wide: bool = False
+    most_rounds: int = 1
+    metrics: Sequence[Metric] = (
+        Metric("growth", "after many over after few", "", goal=1.02, absolute=True, headline=True, digits=3),
+        Metric("few_mib", "after few", "MiB"),
+        Metric("many_mib", "after many", "MiB"),
+    )
+
+    def missing(self) -> str:
+        return ""
+
+    def measure(self, bench: Bench, peer: Peer) -> Numbers:
+        part = 10 if bench.quick else 1
+        load = Load(connections=4, streams=16, varied=True)
+        with bench.fresh(peer) as running:
+            client.run(load, running.port, calls=_FEW // part)
+            time.sleep(_SETTLE_SECONDS)
+            few = running.started.resident_kib()
+            client.run(load, running.port, calls=(_MANY - _FEW) // part, seed=2)
+            time.sleep(_SETTLE_SECONDS)
+            many = running.started.resident_kib()
+        return {"growth": many / few, "few_mib": few / 1024, "many_mib": many / 1024}
+
+
+def _held(running: Running, connections: int, streams: int) -> float:
+    with client.held(running.port, connections, streams):
+        time.sleep(_SETTLE_SECONDS)
+        kib = running.started.resident_kib()
+    time.sleep(_SETTLE_SECONDS)
+    return kib
+
+
+CASES = (Held(), Growth())

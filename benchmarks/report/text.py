@@ -1,0 +1,99 @@
+"""The results as tables: on the terminal, and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cases.case import Case, Metric
+from benchmarks.report.results import REFERENCE, Results, Spread
+
+_HEAD = ("", "", "median (range)", "over Envoy (range)", "goal", "")
+
+
+def show(results: Results, names: Sequence[str]) -> None:
+    """Print the tables of some cases."""
+    console = Console()
+    for case in results.cases:
+        if case.name not in names or not results.rounds(case.name):
+            continue
+        table = Table(title=f"{case.name}: {case.title}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for head in _HEAD:
+            table.add_column(head, no_wrap=True)
+        for row in _rows(results, case):
+            table.add_row(*row)
+        console.print()
+        console.print(table)
+
+
+def markdown(results: Results) -> str:
+    """Return all tables, and what the run was made with."""
+    parts = [_about(results)]
+    for case in results.cases:
+        lines = [f"**{case.name}**: {case.title}\n", "| " + " | ".join(_HEAD) + " |", "|---" * len(_HEAD) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in _rows(results, case)]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def goals(results: Results) -> str:
+    """Return one table in Markdown: every goal, and where each engine stands."""
+    engines = sorted({peer for case in results.cases for peer in results.peers(case.name) if peer.startswith("edge-")})
+    lines = ["| case | what | goal | " + " | ".join(engines) + " |", "|---" * (3 + len(engines)) + "|"]
+    for case in results.cases:
+        for metric in case.metrics:
+            if metric.goal is not None:
+                cells = [_standing(results, case, engine, metric) for engine in engines]
+                lines.append("| " + " | ".join((case.name, metric.title, _goal(metric), *cells)) + " |")
+    return "\n".join(lines)
+
+
+def _rows(results: Results, case: Case) -> Iterator[tuple[str, ...]]:
+    for metric in case.metrics:
+        title = f"{metric.title}, {metric.unit}" if metric.unit else metric.title
+        for peer in results.peers(case.name):
+            value = results.value(case.name, peer, metric)
+            if value is None:
+                continue
+            ratio = None if peer == REFERENCE else results.ratio(case.name, peer, metric)
+            met = results.meets(case.name, peer, metric)
+            goal = _goal(metric) if met is not None else ""
+            yield title, peer, _spread(value, metric.digits), _spread(ratio, 2), goal, _word(met)
+            title = ""
+
+
+def _standing(results: Results, case: Case, engine: str, metric: Metric) -> str:
+    spread = results.value(case.name, engine, metric) if metric.absolute else results.ratio(case.name, engine, metric)
+    met = _word(results.meets(case.name, engine, metric))
+    return f"{_spread(spread, 2)} {met}" if spread is not None else "not measured"
+
+
+def _spread(spread: Spread | None, digits: int) -> str:
+    if spread is None:
+        return ""
+    middle, low, high = (f"{value:,.{digits}f}" for value in (spread.median, spread.low, spread.high))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _goal(metric: Metric) -> str:
+    if metric.goal is None:
+        return ""
+    return f"{'>=' if metric.more_is_better else '<='} {metric.goal:g}"
+
+
+def _word(met: bool | None) -> str:  # noqa: FBT001 - one word for one answer
+    return {True: "met", False: "NOT met", None: ""}[met]
+
+
+def _about(results: Results) -> str:
+    about = results.about
+    versions = ", ".join(f"{name} {said}" for name, said in about["versions"].items() if said)
+    rounds = max((len(results.rounds(case.name)) for case in results.cases), default=0)
+    kind = "quick run, not for quoting" if about["quick"] else "full run"
+    return (
+        f"Measured {about['at']} at commit {about['commit']}{' with changes' if about['changed'] else ''} ({kind}, "
+        f"{rounds} rounds) on {about['cores']} cores of {about['processor']}, Linux {about['kernel']}, Python "
+        f"{about['python']}; load average {min(about['load_average'])} to {max(about['load_average'])}. {versions}."
+    )

@@ -1,0 +1,145 @@
+"""`make bench`: runs the edge and its peers in turn, prints how they compare, and writes it down.
+
+make bench                                        all cases, 7 rounds (about an hour and a half)
+make bench ARGS="--quick"                         3 short rounds
+make bench ARGS="--cases unary-4x16,memory --peers envoy,edge-wire --rounds 9"
+make bench ARGS="--list"
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from benchmarks import machine, tools
+from benchmarks.bench import Bench
+from benchmarks.cases.case import Case, Numbers
+from benchmarks.cases.registry import CASES
+from benchmarks.load.backends import backends
+from benchmarks.load.client import LoadError
+from benchmarks.peers import edge
+from benchmarks.peers.envoy import Envoy
+from benchmarks.peers.haproxy import Haproxy
+from benchmarks.peers.nghttpx import Nghttpx
+from benchmarks.peers.nginx import Nginx
+from benchmarks.peers.peer import Peer
+from benchmarks.processes import FailedToStartError
+from benchmarks.report import picture, text
+from benchmarks.report.results import Results, new_path
+
+_ROUNDS, _QUICK_ROUNDS = 7, 3
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _options(arguments)
+    if options.list:
+        print("\n".join(f"{case.name:20} {case.title}" for case in CASES))
+        return 0
+    try:
+        for line in tools.check():
+            print(line)
+        tools.build("load")
+        tools.build("backend")
+    except tools.MissingToolError as error:
+        print(error, file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, _stop)
+    cases = [case for case in CASES if not options.cases or case.name in options.cases]
+    results = Results(machine.describe(quick=options.quick), cases)
+    path = Path(options.output) if options.output else new_path(quick=options.quick)
+    with _bench(quick=options.quick) as (bench, peers):
+        chosen = [peer for peer in peers if not options.peers or peer.name in options.peers]
+        with contextlib.suppress(KeyboardInterrupt):
+            for case in cases:
+                _run(case, bench, chosen, options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS), results)
+                results.finish(machine.load_average())
+                results.save(path)
+                text.show(results, [case.name])
+    print(f"\nwritten: {path}")
+    if (drawn := picture.draw(results, path.with_suffix(".svg"))) is not None:
+        print(f"written: {drawn}")
+    return 0
+
+
+def _run(case: Case, bench: Bench, peers: Sequence[Peer], rounds: int, results: Results) -> None:
+    if why := case.missing():
+        print(f"\n{case.name}: left out, {why}")
+        return
+    running = [peer for peer in peers if (peer.main or case.wide) and _here(peer)]
+    for number in range(min(rounds, case.most_rounds or rounds)):
+        bench.round = number + 1
+        # Each round begins with another one, so that nobody always runs first, or after the same one.
+        turn = number % max(1, len(running))
+        for peer in list(running[turn:] + running[:turn]):
+            print(f"\r\033[K{case.name}: round {number + 1}, {peer.name}", end="", flush=True, file=sys.stderr)
+            numbers = _measure(case, bench, peer)
+            if numbers is None:
+                running.remove(peer)
+            else:
+                results.add(case.name, number, peer.name, numbers)
+    print("\r\033[K", end="", file=sys.stderr)
+
+
+def _measure(case: Case, bench: Bench, peer: Peer) -> Numbers | None:
+    """Return the numbers of a peer, None when it cannot take part in the case."""
+    for again in (True, False):
+        try:
+            return case.measure(bench, peer)
+        except FailedToStartError as error:
+            print(f"\r\033[K{case.name}: without {peer.name}: {error}")
+            return None
+        except LoadError as error:
+            print(f"\r\033[K{case.name}: {peer.name}{', measured again' if again else ' is left out'}: {error}")
+            time.sleep(1)
+    return None
+
+
+def _here(peer: Peer) -> bool:
+    return not peer.missing()
+
+
+@contextlib.contextmanager
+def _bench(*, quick: bool) -> Iterator[tuple[Bench, Sequence[Peer]]]:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="meshplane-bench-")))
+        ports = stack.enter_context(backends(folder))
+        control = stack.enter_context(edge.control(folder, ports))
+        bench = Bench(folder, ports, quick=quick)
+        stack.callback(bench.stop)
+        ours = [edge.Edge(engine, control) for engine in edge.engines()]
+        yield bench, [Envoy(), *ours, Nghttpx(), Haproxy(), Nginx()]
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    def names(given: str) -> list[str]:
+        return [name for name in given.split(",") if name]
+
+    parser = argparse.ArgumentParser(prog="make bench", description="Compare the edge with its peers.")
+    parser.add_argument("--quick", action="store_true", help="3 short rounds; the results are not for keeping")
+    parser.add_argument("--rounds", type=int, default=0, help=f"alternating rounds [{_ROUNDS}, quick {_QUICK_ROUNDS}]")
+    parser.add_argument("--cases", type=names, default=[], metavar="NAME,...", help="only these (--list names them)")
+    parser.add_argument(
+        "--peers", type=names, default=[], metavar="NAME,...", help="only these, such as envoy,edge-aio"
+    )
+    parser.add_argument("--output", metavar="FILE", help="where the results go [benchmarks/results/DATE.json]")
+    parser.add_argument("--list", action="store_true", help="name the cases")
+    options = parser.parse_args(arguments)
+    known = {case.name for case in CASES}
+    if unknown := [name for name in options.cases if name not in known]:
+        parser.error(f"no such case: {', '.join(unknown)} (--list names them)")
+    return options
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
