@@ -10,6 +10,7 @@ from typing import Any
 from mesh.errors import StartError
 from proxy.call.dispatch import Dispatcher
 from proxy.engines.engine import Listener
+from proxy.engines.wire import endings
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.h2 import Http2Options, Library, load
 from proxy.engines.wire.local import LocalServer
@@ -154,7 +155,7 @@ class WireEngine:
         self._deadline_timer = None
         for exchange in self.deadlines.expire(self.dispatcher.now()):
             if not exchange.done:
-                exchange.expire()
+                endings.expire(exchange)
         if self.deadlines:
             self.watch_deadlines()
 

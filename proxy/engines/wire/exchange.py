@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from mesh.resilience import outcome
 from mesh.resilience.deadline import parse_timeout
 from proxy.call.call import Call
 from proxy.call.reason import Reason, Reject
+from proxy.engines.wire import endings
 from proxy.engines.wire.credit import Lane
 from proxy.engines.wire.framing import PREFIX, Meter
-from proxy.engines.wire.h2 import CANCEL, INTERNAL_ERROR, LAST_USABLE_STREAM, NO_ERROR, Header
+from proxy.engines.wire.h2 import CANCEL, LAST_USABLE_STREAM, NO_ERROR, Header
 from proxy.engines.wire.headers import request_head
 from proxy.engines.wire.replies import CONTENT_TYPE, STATUS_200, status_trailers
-from proxy.upstream.retry import Failure, may_retry
 
 if TYPE_CHECKING:
     import asyncio
@@ -121,7 +120,7 @@ class Exchange:
         except Exception:  # noqa: BLE001 - whatever it is, the call is answered
             self.admitting = None
             _log.exception("an interceptor failed")
-            self.fail()
+            endings.fail(self)
             return
         self.admitting = None
         self._admitted()
@@ -141,9 +140,9 @@ class Exchange:
         if route.is_local:
             engine.local[call.listener].submit(self)
         else:
-            self._attempt()
+            self.attempt()
 
-    def _attempt(self) -> None:
+    def attempt(self) -> None:
         try:
             endpoint = self.engine.dispatcher.next_endpoint(self.call)
         except Reject as rejection:
@@ -217,6 +216,12 @@ class Exchange:
             self._too_large(over, "upstream")
         return not over
 
+    def _too_large(self, size: int, sender: str) -> None:
+        """Refuse a message that is over the limit."""
+        rejection = self.engine.dispatcher.limits.message_too_large(size, sender)
+        self.attempt_ended(rejection.reason.code, rejection.message, rejection.reason)
+        self.answer()
+
     # Credit.
 
     def sent_up(self, size: int) -> None:
@@ -243,81 +248,12 @@ class Exchange:
         if lane.owed:
             session.watched[self.stream_id] = self
 
-    # How it can end without the upstream's word.
-
-    def attempt_failed(self, failure: Failure, why: str) -> None:
-        """Handle a failed connection: try another endpoint where nobody would notice, else tell the client."""
-        call = self.call
-        self.detach(None)
-        connect = failure is Failure.CONNECT
-        reason = Reason.UPSTREAM_CONNECT_FAILED if connect else Reason.UPSTREAM_RESET
-        what = "cannot be reached" if connect else "went away during the call"
-        routed = self.attempting
-        self.attempt_ended(reason.code, f"{self.who()} {what}: {why}", reason)
-        if routed and may_retry(call, failure, replayable=self.body is not None):
-            self._attempt()
-        else:
-            self.answer()
-
-    def expire(self) -> None:
-        """Handle the end of the caller's patience."""
-        self.slot = None
-        self.attempt_ended(outcome.DEADLINE_EXCEEDED, self._deadline_message(), Reason.DEADLINE_EXCEEDED)
-        h2 = self.session.h2
-        if self.started and h2.queued_body_size(self.stream_id):
-            # The client does not read; a status behind what it does not read would keep all of it here.
-            h2.reset_stream(self.stream_id, CANCEL)
-            self.finish(reset=False)
-        else:
-            self.answer()
-
-    def client_gone(self) -> None:
-        """Handle a client that reset the stream, or whose connection is gone."""
-        call = self.call
-        if call.deadline is not None and call.deadline <= self.engine.dispatcher.now():
-            status, message, reason = outcome.DEADLINE_EXCEEDED, self._deadline_message(), Reason.DEADLINE_EXCEEDED
-            self.attempt_ended(status, message, reason)
-        else:
-            self.attempt_ended(outcome.CANCELLED, "the client cancelled the call")
-        self.finish(reset=False)
-
-    def _too_large(self, size: int, sender: str) -> None:
-        """Refuse a message that is over the limit."""
-        rejection = self.engine.dispatcher.limits.message_too_large(size, sender)
-        self.attempt_ended(rejection.reason.code, rejection.message, rejection.reason)
-        self.answer()
-
-    def overloaded(self, message: str) -> None:
-        """Refuse a call for which there is no room at the endpoint."""
-        self.attempt_ended(Reason.OVERLOADED.code, message, Reason.OVERLOADED)
-        self.answer()
-
-    def drained(self) -> None:
-        """End a call that outlived the grace of a stopping edge."""
-        message = "the edge is stopping and the call outlived its grace"
-        self.attempt_ended(outcome.UNAVAILABLE, message, Reason.DRAINING)
-        self.answer()
-
-    def fail(self) -> None:
-        """End the call after an error of ours."""
-        if not self.done:
-            self.attempt_ended(outcome.INTERNAL, "the edge failed", Reason.INTERNAL)
-            self.answer()
-
-    def drop(self) -> None:
-        """End the call without an answer, after an error of ours while answering."""
-        if not self.done:
-            self.attempt_ended(outcome.INTERNAL, "the edge failed", Reason.INTERNAL)
-            self.finish(reset=False)
-            if not self.session.dead:
-                self.session.h2.reset_stream(self.stream_id, INTERNAL_ERROR)
+    # Its end.
 
     def refuse(self, rejection: Reject) -> None:
         """Answer the call here and now."""
         self.call.reject(rejection)
         self.answer()
-
-    # Ends.
 
     def answer(self, given: tuple[Header, ...] = ()) -> None:
         """Send the call's status, written by the edge, and end the call."""
@@ -388,9 +324,3 @@ class Exchange:
     def who(self) -> str:
         endpoint = self.call.endpoint
         return "the edge" if endpoint is None else f"instance {endpoint.instance_id} of {endpoint.service}"
-
-    def _deadline_message(self) -> str:
-        call = self.call
-        assert call.deadline is not None
-        where = f" waiting for {call.endpoint.service}" if call.endpoint is not None else ""
-        return f"the deadline of {call.deadline - call.started_at:.3f} s passed{where}"

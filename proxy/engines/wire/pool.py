@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mesh.options import require
+from proxy.engines.wire import endings
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.upstream import Upstream
 from proxy.upstream.retry import Failure
@@ -82,11 +83,13 @@ class Pool:
         if self._may_connect():
             if self._engine.dispatcher.now() < self.retry_at:
                 # It was away a moment ago: better to try elsewhere than to wait.
-                exchange.attempt_failed(Failure.CONNECT, self._why)
+                endings.attempt_failed(exchange, Failure.CONNECT, self._why)
                 return
             self._connect()
         if len(self.waiting) >= self._options.max_waiting:
-            exchange.overloaded(f"{len(self.waiting)} calls wait for a connection to {self._address}: retry later")
+            endings.overloaded(
+                exchange, f"{len(self.waiting)} calls wait for a connection to {self._address}: retry later"
+            )
             return
         exchange.pool = self
         self.waiting[exchange] = None
@@ -170,7 +173,7 @@ class Pool:
         waiting, self.waiting = self.waiting, {}
         for exchange in waiting:
             exchange.pool = None
-            exchange.attempt_failed(Failure.CONNECT, why)
+            endings.attempt_failed(exchange, Failure.CONNECT, why)
 
 
 async def _open(loop: asyncio.AbstractEventLoop, address: str, connection: Upstream) -> None:

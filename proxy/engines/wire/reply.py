@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mesh.resilience import outcome
 from proxy.call.reason import TRAILER, Reason
+from proxy.engines.wire import endings
 from proxy.engines.wire.h2 import REFUSED_STREAM, Header
 from proxy.engines.wire.headers import reply_head
 from proxy.engines.wire.replies import (
@@ -98,7 +99,7 @@ def stops(exchange: Exchange, headers: Headers = ()) -> None:
 def is_reset(exchange: Exchange, error_code: int) -> None:
     """Handle a stream that the upstream reset, or never processed."""
     if error_code == REFUSED_STREAM:
-        exchange.attempt_failed(Failure.REFUSED, "it refused the stream")
+        endings.attempt_failed(exchange, Failure.REFUSED, "it refused the stream")
         return
     exchange.detach(None)
     message = f"{exchange.who()} reset the stream: {reset_name(error_code)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from proxy.engines.wire import endings
 from proxy.engines.wire.credit import EARLY, GROWN_WINDOW, Budget
 from proxy.engines.wire.exchange import REPLAY_BYTES, Exchange
 from proxy.engines.wire.h2 import (
@@ -162,7 +163,7 @@ class Session(Connection):
             self._cut_off.pop(stream_id, None)
         exchange = self.streams.get(stream_id)
         if exchange is not None:
-            exchange.client_gone()
+            endings.client_gone(exchange)
 
     # How it behaves.
 
@@ -218,7 +219,7 @@ class Session(Connection):
         if self._drain_timer is not None:
             self._drain_timer.cancel()
         for exchange in list(self.streams.values()):
-            exchange.client_gone()
+            endings.client_gone(exchange)
         self.engine.farewell(self)
 
     # What calls do with it.
@@ -275,7 +276,7 @@ class Session(Connection):
     def end(self) -> None:
         """End what is left of its calls, and the connection."""
         for exchange in list(self.streams.values()):
-            exchange.drained()
+            endings.drained(exchange)
         self.flush()
         self.die(None, NO_ERROR)
         self.flush()

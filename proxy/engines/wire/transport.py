@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from proxy.engines.wire import endings
 from proxy.engines.wire.h2 import ENHANCE_YOUR_CALM, Http2, Library
 
 if TYPE_CHECKING:
@@ -244,10 +245,10 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             return
         try:
-            exchange.fail()
+            endings.fail(exchange)
         except Exception:  # noqa: BLE001 - likewise
             _log.exception("the engine could not answer a call")
-            exchange.drop()
+            endings.drop(exchange)
 
     def _settle(self) -> None:
         # A bounded number each turn, oldest first: a client with a thousand stalled streams costs what one costs.

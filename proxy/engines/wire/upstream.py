@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from proxy.engines.wire import reply
+from proxy.engines.wire import endings, reply
 from proxy.engines.wire.credit import EARLY, GROWN_WINDOW
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.h2 import (
@@ -114,7 +114,7 @@ class Upstream(Connection):
         self.pool.lost(self)
         why = f"the connection was lost ({error})" if error else "it closed the connection"
         for exchange in list(self.streams.values()):
-            exchange.attempt_failed(Failure.LOST, why)
+            endings.attempt_failed(exchange, Failure.LOST, why)
 
     def release(self, stream_id: int, error_code: int | None) -> None:
         """Forget a stream; `error_code` resets it where it is open."""
