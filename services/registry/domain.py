@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import copy
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from mesh.api.registry.v1 import (
@@ -27,9 +27,9 @@ from mesh.api.registry.v1 import (
 )
 from mesh.errors import MeshError, Source
 from services.registry import paging, records
+from services.registry.live import Live
 from services.registry.view import KEEP_CHANGES, View
 from services.storage.kv.base import (
-    CompactedError,
     Grant,
     LeaseNotFoundError,
     Put,
@@ -44,7 +44,6 @@ PROGRESS_INTERVAL = 10.0
 MAX_PAGE_BYTES = 3 << 20
 # How often a write is decided anew because others came between; each time one of them got on.
 MAX_ATTEMPTS = 100
-RETRY_DELAY = 1.0
 
 
 class LeaseLostError(MeshError):
@@ -77,26 +76,18 @@ class Registry:
     ) -> None:
         self._store = store
         self._progress_interval = progress_interval
-        self._keep_changes = keep_changes
-        self._view = View()
-        # Replaced whenever the view has moved on, so that everyone who waits wakes once.
-        self._moved = asyncio.Event()
-        # Services whose record no longer fits what lives.
-        self._unfit: set[str] = set()
-        self._unfit_found = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._live = Live(store, keep_changes)
 
     async def __aenter__(self) -> Registry:
-        await self._load()
-        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._fit())]
+        await self._live.__aenter__()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError, StorageError):
-                await task
+    async def __aexit__(self, *failure: object) -> None:
+        await self._live.__aexit__(*failure)
+
+    @property
+    def _view(self) -> View:
+        return self._live.view
 
     @property
     def header(self) -> Header:
@@ -115,13 +106,13 @@ class Registry:
                 unchanged(records.instance_key(key), old.instance.mod_revision if old else 0),
                 unchanged(records.service_key(instance.service), service.mod_revision if service else 0),
             ]
-            writes = list(self._fitting(instance.service, instance))
+            writes = list(self._live.fitting(instance.service, instance))
             if old:
                 replaced = records.encode_leases((*self._view.replaced(key), old.lease_id))
                 writes.append(Put(records.replaced_key(key), replaced, lease_id))
             writes.append(Put(records.instance_key(key), records.encode(instance), lease_id))
             reply = await self._store.txn(compares, writes, grant=Grant(lease_id, ttl))
-            await self._caught_up(reply.header.revision)
+            await self._live.caught_up(reply.header.revision)
             if not reply.succeeded:
                 continue
             if old:
@@ -167,10 +158,10 @@ class Registry:
             )
             write = Put(records.instance_key(key), records.encode(new), lease_id)
             try:
-                reply = await self._store.txn(compares, (*self._fitting(key[0], new), write))
+                reply = await self._store.txn(compares, (*self._live.fitting(key[0], new), write))
             except LeaseNotFoundError:
                 raise LeaseLostError(LEASE_STATE_GONE) from None
-            await self._caught_up(reply.header.revision)
+            await self._live.caught_up(reply.header.revision)
             if reply.succeeded:
                 new.mod_revision = reply.header.revision
                 return self._header_at(reply.header.revision), new
@@ -184,7 +175,7 @@ class Registry:
             reply = await self._store.revoke(lease_id)
         except LeaseNotFoundError:
             return self.header
-        await self._caught_up(reply.revision)
+        await self._live.caught_up(reply.revision)
         return self._header_at(reply.revision)
 
     def list(self, service: str, limit: int, page_token: str) -> ListResponse:
@@ -211,7 +202,7 @@ class Registry:
         if resumes:
             seen = start_revision - 1
         while True:
-            moved = self._moved
+            moved = self._live.moved
             kept = None if seen is None else self._view.since(seen)
             if kept is None:
                 snapshot = self._view.snapshot(service, compacted=resumes)
@@ -238,78 +229,6 @@ class Registry:
         if key is None:
             raise LeaseLostError(LEASE_STATE_REPLACED if self._view.is_replaced(lease_id) else LEASE_STATE_GONE)
         return key
-
-    def _fitting(self, name: str, coming: Instance | None = None) -> Iterator[Put]:
-        """Yield the write, if one is needed, that makes the record of `name` fit what lives, and `coming`."""
-        wanted = self._view.declared(name, coming)
-        known = self._view.services.get(name)
-        if wanted is None:
-            return  # nothing lives: what was known last is remembered
-        if known is None or (known.grpc_services, known.exposure) != (wanted.grpc_services, wanted.exposure):
-            yield Put(records.service_key(name), records.encode(wanted))
-
-    async def _caught_up(self, revision: int) -> None:
-        while self._view.revision < revision:
-            await self._moved.wait()
-
-    async def _load(self) -> None:
-        """Read the present state, and the changes that the store still keeps, so that watchers can resume."""
-        reply = await self._store.range(records.PREFIX, prefix=True)
-        view = View(reply.kvs, reply.header.revision, keep=self._keep_changes)
-        floor = 0
-        batches = []
-        while floor < view.revision:
-            try:
-                async with contextlib.aclosing(self._store.watch(records.PREFIX, floor + 1)) as changes:
-                    async for batch in changes:
-                        batches.append(batch)
-                        if batch.revision >= view.revision:
-                            break
-                break
-            except CompactedError as error:
-                floor, batches = error.compact_revision, []
-        view.backfill((batch for batch in batches if batch.revision <= view.revision), min(floor, view.revision))
-        self._view = view
-        self._move()
-        self._check(set(view.services))
-
-    async def _follow(self) -> None:
-        """Keep the view up with the store, for as long as that is open."""
-        while True:
-            try:
-                async with contextlib.aclosing(self._store.watch(records.PREFIX, self._view.revision + 1)) as changes:
-                    async for batch in changes:
-                        self._check(self._view.apply(batch))
-                        self._move()
-            except CompactedError:
-                await self._load()
-
-    async def _fit(self) -> None:
-        """Shrink the records of services after instances have left: nobody's request does that."""
-        while True:
-            await self._unfit_found.wait()
-            self._unfit_found.clear()
-            names, self._unfit = self._unfit, set()
-            for name in names:
-                service = self._view.services.get(name)
-                compare = unchanged(records.service_key(name), service.mod_revision if service else 0)
-                writes = list(self._fitting(name))
-                try:
-                    if writes:
-                        await self._store.txn((compare,), writes)  # if it came too late, the view will show it
-                except StorageError:
-                    await asyncio.sleep(RETRY_DELAY)
-                    self._check({name})
-
-    def _check(self, names: set[str]) -> None:
-        unfit = {name for name in names if any(self._fitting(name))}
-        if unfit:
-            self._unfit |= unfit
-            self._unfit_found.set()
-
-    def _move(self) -> None:
-        self._moved.set()
-        self._moved = asyncio.Event()
 
 
 async def _happens(event: asyncio.Event, until: float) -> bool:

@@ -31,8 +31,9 @@ from services.storage.kv.base import (
     TxnReply,
 )
 from services.storage.kv.leases import Countdown, remaining_after_restart
+from services.storage.kv.requests import Compact, Outcome, Request, Revoke, Txn, check_txn
 from services.storage.kv.sqlite import Loaded, SqliteLog
-from services.storage.kv.state import Compact, Outcome, Prepared, Request, Revoke, State, Txn, check_txn
+from services.storage.kv.state import Prepared, State
 
 KEEP_REVISIONS = 10_000
 # Bounds what one commit takes, and with it how long the loop is kept from other work.

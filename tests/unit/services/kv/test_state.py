@@ -12,7 +12,8 @@ from services.storage.kv.base import (
     Range,
     RequestError,
 )
-from services.storage.kv.state import State, Txn, check_txn
+from services.storage.kv.requests import Txn, check_txn
+from services.storage.kv.state import State
 
 
 def put(state: State, key: str, value: bytes = b"") -> None:

@@ -25,7 +25,8 @@ from services.storage.kv.base import (
     exists,
     unchanged,
 )
-from services.storage.kv.state import Compact, Outcome, Request, Revoke, State, Txn
+from services.storage.kv.requests import Compact, Outcome, Request, Revoke, Txn
+from services.storage.kv.state import State
 
 KEYS = st.sampled_from(["a", "a/1", "a/2", "b", "b/1"])
 PREFIXES = st.sampled_from(["", "a", "a/", "b", "zz"])

@@ -198,7 +198,7 @@ async def test_a_replacement_that_declares_less_shrinks_the_service(world: World
 async def test_a_service_is_made_to_fit_after_a_restart(world: World) -> None:
     await world.register("a", "shop.A")
     await world.register("b", "shop.B")
-    world.registry._tasks[1].cancel()  # as if killed before it could follow
+    world.registry._live._tasks[1].cancel()  # as if killed before it could follow
     world.clock.advance(5)
     await world.registry.keepalive(next(iter(world.registry._view._leases)))
     await world.pass_time(5)

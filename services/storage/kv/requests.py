@@ -1,0 +1,65 @@
+"""What a store is asked to change, its limits, and what comes of it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.storage.kv.base import (
+    MAX_REQUEST_BYTES,
+    MAX_TXN_OPERATIONS,
+    Compare,
+    Grant,
+    KeyValue,
+    Operation,
+    Put,
+    RequestError,
+)
+
+MAX_LEASE_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Txn:
+    compares: tuple[Compare, ...]
+    then: tuple[Operation, ...]
+    orelse: tuple[Operation, ...] = ()
+    grant: Grant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    lease_id: int
+    # It ran out, rather than being given up.
+    expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    revision: int
+
+
+Request = Txn | Revoke | Compact
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request comes to, once it is durable."""
+
+    revision: int
+    succeeded: bool = True
+    results: tuple[tuple[KeyValue, ...], ...] = ()
+
+
+def check_txn(txn: Txn) -> None:
+    """Raise `RequestError` for what goes beyond the limits, whatever the state."""
+    for part in (txn.compares, txn.then, txn.orelse):
+        if len(part) > MAX_TXN_OPERATIONS:
+            raise RequestError(f"a transaction has at most {MAX_TXN_OPERATIONS} operations, this one {len(part)}")
+    size = 0
+    for op in (*txn.then, *txn.orelse):
+        size += len(op.key.encode()) + (len(op.value) if isinstance(op, Put) else 0)
+    if size > MAX_REQUEST_BYTES:
+        raise RequestError(f"a request has at most {MAX_REQUEST_BYTES} bytes, this one {size}")
+    grant = txn.grant
+    if grant is not None and not (0 < grant.lease_id <= MAX_LEASE_ID and 0 < grant.ttl < float("inf")):
+        raise RequestError("a lease needs a positive id below 2**63 and a positive ttl")
