@@ -47,9 +47,9 @@ class Inventory(InventoryServicer):
 
     def __init__(self) -> None:
         self._shelf = {
-            "coffee": Stock(sku="coffee", name="Coffee, 500 g", price_cents=1290, left=1000),
-            "mug": Stock(sku="mug", name="Mug", price_cents=890, left=1000),
-            "tea": Stock(sku="tea", name="Tea, 250 g", price_cents=650, left=1000),
+            "coffee": Stock(sku="coffee", name="Coffee, 500 g", price_cents=1290, left=1_000_000),
+            "mug": Stock(sku="mug", name="Mug", price_cents=890, left=1_000_000),
+            "tea": Stock(sku="tea", name="Tea, 250 g", price_cents=650, left=1_000_000),
         }
         self._reserved: dict[str, Reservation] = {}
 
