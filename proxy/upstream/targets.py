@@ -8,6 +8,7 @@ from mesh.discovery.model import Health
 from mesh.resilience.balancer import schedule
 from proxy.call.call import Call
 from proxy.call.pipeline import Pipeline
+from proxy.call.reason import Reason
 from proxy.upstream.endpoint import Endpoint
 
 
@@ -38,4 +39,11 @@ class Targets:
         for endpoint in endpoints[start:] + endpoints[: start - 1]:
             if endpoint not in call.tried and pipeline.admits(call, endpoint):
                 return endpoint
-        return None
+        return self._again(call, pipeline)
+
+    def _again(self, call: Call, pipeline: Pipeline) -> Endpoint | None:
+        """Return the endpoint that refused the stream, where there is no other: a new connection may do (GOAWAY)."""
+        if call.reason is not Reason.UPSTREAM_RESET:
+            return None
+        last = call.tried[-1]
+        return last if last in self.endpoints and pipeline.admits(call, last) else None

@@ -23,6 +23,8 @@ class Channels:
     def __init__(self, limits: Limits) -> None:
         self._options = (
             ("grpc.enable_http_proxy", 0),
+            # The dispatcher decides on further attempts, and counts them.
+            ("grpc.enable_retries", 0),
             # Each endpoint has its own connection, whoever else in this process talks to the same address.
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 100),

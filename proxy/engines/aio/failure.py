@@ -1,19 +1,22 @@
 """What became of an attempt, told from what grpc says of it.
 
-grpc core does not say whether a status came from the peer or was made up here. It is told by its own words together
-with the state of the channel, so that an upstream that merely passes on such words is not mistaken for a dead one.
+grpc core does not say whether a status came from the peer or was made up here: it is told by core's own words, which
+an upstream of our kind does not use.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
 import grpc
 
 from mesh.resilience import outcome
+from proxy.call.reason import Reason
 from proxy.upstream.retry import Failure
 
 # Beginnings of core's own messages.
 _NOT_CONNECTED = ("failed to connect to all addresses", "connections to all backends failing")
-_REFUSED = ("Received RST_STREAM with error code 7", "RST_STREAM (Received RST_STREAM with error code 7")
 _LOST = (
     "Socket closed",
     "Stream removed",
@@ -29,18 +32,41 @@ _LOST = (
     "sendmsg:",
     "Connection reset",
     "Broken pipe",
-    "Received RST_STREAM",
-    "RST_STREAM (",
 )
+_RESET = re.compile(r"(?:Stream removed )?\(?(?:RST_STREAM )?\(?Received RST_STREAM with error code (\d+)").match
+_REFUSED_STREAM = "7"
+# Core says so only of streams above the last one that the peer handled; a later loss of the connection is named first.
+_GOAWAY = ("Stream removed (GOAWAY received", "GOAWAY received")
+_TOO_LARGE = ("CLIENT: Received message larger than max", "Received message larger than max")
+# Where core's table of HTTP statuses differs from gRPC's.
+_HTTP = {"Received http2 header with status: 431": outcome.INTERNAL}
 
 
-def classify(code: int, details: str, channel: grpc.aio.Channel) -> Failure | None:
-    """Return how the connection failed an attempt, or None when the upstream answered."""
-    if code != outcome.UNAVAILABLE:
-        return None
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The code that the client gets; how the connection failed the attempt; why the edge answers itself."""
+
+    code: int
+    failure: Failure | None = None
+    reason: Reason | None = None
+
+
+def classify(code: int, details: str, channel: grpc.aio.Channel) -> Verdict:
+    """Return what a failed upstream call means; no failure and no reason when the upstream answered."""
+    reset = _RESET(details)
+    if reset:
+        return Verdict(code, Failure.REFUSED if reset[1] == _REFUSED_STREAM else Failure.LOST)
+    if code == outcome.UNAVAILABLE:
+        return Verdict(code, _unavailable(details, channel))
+    if code == outcome.RESOURCE_EXHAUSTED and details.startswith(_TOO_LARGE):
+        return Verdict(code, reason=Reason.MESSAGE_TOO_LARGE)
+    return Verdict(_HTTP.get(details, code) if code == outcome.UNKNOWN else code)
+
+
+def _unavailable(details: str, channel: grpc.aio.Channel) -> Failure | None:
     if details.startswith(_NOT_CONNECTED):
         ready = channel.get_state() is grpc.ChannelConnectivity.READY
         return None if ready else Failure.CONNECT
-    if details.startswith(_REFUSED):
+    if details.startswith(_GOAWAY):
         return Failure.REFUSED
     return Failure.LOST if details.startswith(_LOST) else None

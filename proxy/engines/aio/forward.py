@@ -58,6 +58,12 @@ class Forwarder:
 
     async def _attempts(self, call: Call, context: Context) -> None:
         request = Request(call, self._dispatcher, context)
+        try:
+            await self._try_all(call, context, request)
+        finally:
+            await request.close()
+
+    async def _try_all(self, call: Call, context: Context, request: Request) -> None:
         while True:
             endpoint = self._dispatcher.next_endpoint(call)
             channel = self._channels.get(endpoint)
@@ -121,22 +127,25 @@ class Attempt:
         except Reject as rejection:  # a message of the upstream is over the limit
             self._rejected(rejection)
         except asyncio.CancelledError:
-            if self._request.rejection is None:
+            error = self._request.error
+            if error is None or _cancelled():
                 raise  # the client gave up
-            self._rejected(self._request.rejection)
+            if not isinstance(error, Reject):
+                raise error from None
+            self._rejected(error)
         finally:
             upstream.cancel()
             pump.cancel()
             await asyncio.wait((pump,))
         return None
 
-    def fail(self, failure: Failure, why: str) -> None:
+    def fail(self, failure: Failure, why: str, code: int = outcome.UNAVAILABLE) -> None:
         """Note that the connection failed the attempt."""
         endpoint = self.call.endpoint
         assert endpoint is not None
         connect = failure is Failure.CONNECT
         self.reason = Reason.UPSTREAM_CONNECT_FAILED if connect else Reason.UPSTREAM_RESET
-        self.code = self.reason.code
+        self.code = code
         what = "cannot be reached" if connect else "went away during the call"
         self.details = f"instance {endpoint.instance_id} of {endpoint.service} {what}: {why}"
 
@@ -147,7 +156,9 @@ class Attempt:
 
     async def _responses(self, upstream: Upstream) -> None:
         headers = await upstream.initial_metadata()
-        read: asyncio.Task[Any] = asyncio.ensure_future(upstream.read())
+        # Not by `read`, which forgets messages when the status has come already.
+        messages = aiter(upstream)
+        read: asyncio.Task[Any] = asyncio.ensure_future(anext(messages, None))
         try:
             if not headers:
                 await asyncio.wait((read,), timeout=HEADERS_ALONE_SECONDS)
@@ -156,17 +167,22 @@ class Attempt:
             await self._begin_response(headers)
             message = await read
         finally:
-            read.cancel()
-        limit = self._dispatcher.limits.max_message_bytes
-        call, write, read_next = self.call, self._context.write, upstream.read
-        while message is not grpc.aio.EOF:
-            size = len(message)
-            if size > limit:
-                raise self._dispatcher.limits.message_too_large(size, "upstream")
-            await write(message)
-            call.bytes_out += size
-            call.messages_out += 1
-            message = await read_next()
+            if not read.done():
+                read.cancel()
+                await asyncio.wait((read,))
+        if message is not None:
+            await self._pass(message)
+            async for message in messages:
+                await self._pass(message)
+
+    async def _pass(self, message: bytes) -> None:
+        size = len(message)
+        limits, call = self._dispatcher.limits, self.call
+        if size > limits.max_message_bytes:
+            raise limits.message_too_large(size, "upstream")
+        await self._context.write(message)
+        call.bytes_out += size
+        call.messages_out += 1
 
     async def _begin_response(self, headers: Any) -> None:
         self._request.forget()
@@ -185,13 +201,20 @@ class Attempt:
         if self.code == outcome.DEADLINE_EXCEEDED and left is not None and left <= 0:
             self.deadline_passed()
             return None
-        failure = classify(self.code, self.details, channel)
-        if failure is not None:
-            self.fail(failure, self.details)
-        return failure
+        said = classify(self.code, self.details, channel)
+        self.code, self.reason = said.code, said.reason
+        if said.failure is not None:
+            self.fail(said.failure, self.details, said.code)
+        return said.failure
 
     def _rejected(self, rejection: Reject) -> None:
         self.reason, self.code, self.details = rejection.reason, rejection.reason.code, rejection.message
+
+
+def _cancelled() -> bool:
+    """Tell whether the running task is being cancelled, and not just something that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def begin(dispatcher: Dispatcher, listener: str, method: str, context: Context) -> Call:

@@ -9,7 +9,6 @@ import grpc
 
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
-from proxy.call.reason import Reject
 
 # A request up to this size can be sent to another endpoint when the first one turns out to be away.
 REPLAY_BYTES = 64 * 1024
@@ -27,35 +26,44 @@ class Request:
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._ended = False
+        # A read outlives the attempt that began it: cut off, it would take the message with it.
+        self._reading: asyncio.Task[Any] | None = None
         # What was read but its write was cut off by the end of an attempt stands in `_kept` as well.
         self.replayable = True
-        # Set when a message of the client is refused; the attempt is cancelled then.
-        self.rejection: Reject | None = None
+        # What went wrong on this side, such as a message that is refused; the attempt is cancelled then.
+        self.error: Exception | None = None
 
     async def pump(self, upstream: Upstream) -> None:
         """Pass messages on until the client has sent all or the upstream takes no more."""
         try:
+            await upstream.wait_for_connection()
             for message in tuple(self._kept):
-                await upstream.write(message)
+                await _write(upstream, message)
             while (read := await self._read()) is not None:
-                await upstream.write(read)
+                await _write(upstream, read)
             await upstream.done_writing()
-        except Reject as rejection:
-            self.rejection = rejection
-            upstream.cancel()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError):
             # The upstream ended the call first: what it said is read on the other side.
             return
+        except Exception as error:  # noqa: BLE001 - the attempt raises it where it waits
+            self.error = error
+            upstream.cancel()
 
     def forget(self) -> None:
         """Give up the replay: the response has begun."""
         self.replayable = False
         self._kept.clear()
 
+    async def close(self) -> None:
+        """Stop reading, at the end of the call."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
     async def _read(self) -> bytes | None:
         if self._ended:
             return None
-        message: Any = await self._context.read()
+        message = await self._next()
         call = self._call
         if message is grpc.aio.EOF:
             self._ended = True
@@ -71,9 +79,29 @@ class Request:
             self._keep(message)
         return bytes(message)
 
+    async def _next(self) -> Any:
+        if not self.replayable and self._reading is None:
+            return await self._context.read()
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._context.read())
+        message = await asyncio.shield(self._reading)
+        self._reading = None
+        return message
+
     def _keep(self, message: bytes) -> None:
         self._kept_bytes += len(message)
         if self._kept_bytes > REPLAY_BYTES:
             self.forget()
         else:
             self._kept.append(message)
+
+
+async def _write(upstream: Upstream, message: bytes) -> None:
+    """Write a message; raises InternalError when the upstream has ended the call.
+
+    The public `write` then replaces what the upstream said, status, trailers and unread messages, by an INTERNAL of
+    its own.
+    """
+    core: Any = upstream
+    await core._cython_call.send_serialized_message(message)  # noqa: SLF001 - see above
+
