@@ -9,7 +9,6 @@ from typing import cast
 import typer
 
 from mesh.cli import parts, register, services, up, version
-from mesh.runtime import EXIT_FAILED, EXIT_OK, EXIT_USAGE, report
 
 app = typer.Typer(
     name="mesh",
@@ -32,6 +31,9 @@ app = typer.Typer(
 # What a wrong command line raises; typer has this class from click or from its own copy of it, as its version goes.
 _BadCommandLine = cast("type[Exception]", typer.BadParameter.__base__)
 
+# As mesh.runtime has them, which is not imported here: with it comes asyncio, and `mesh --help` shall be fast.
+_FAILED, _USAGE = 1, 2
+
 for command in (up, parts, register, services, version):
     command.add_to(app)
 
@@ -43,14 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _BadCommandLine as error:
         return _complain(error)
     except (typer.Abort, KeyboardInterrupt):
-        return EXIT_FAILED
+        return _FAILED
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has enough; nothing may be flushed into the pipe at exit.
         sys.stdout = None
-        return EXIT_FAILED
+        return _FAILED
     except Exception as error:  # noqa: BLE001 - the rim of the process: everything becomes a line and a code
+        from mesh.runtime import report
+
         return report(error, debug="--debug" in (sys.argv[1:] if arguments is None else arguments))
-    return code if isinstance(code, int) else EXIT_OK
+    return code if isinstance(code, int) else 0
 
 
 def _complain(error: BaseException) -> int:
@@ -59,7 +63,7 @@ def _complain(error: BaseException) -> int:
     command = context.command_path if context is not None else "mesh"
     message = getattr(error, "format_message", lambda: str(error))().strip()
     if not message:  # `mesh` alone: the help was shown
-        return EXIT_USAGE
+        return _USAGE
     sentence = " ".join(message.split()).rstrip(".")
     print(f"mesh: {sentence}; see {command} --help", file=sys.stderr)  # noqa: T201 - the command's voice
-    return EXIT_USAGE
+    return _USAGE

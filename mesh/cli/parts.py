@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mesh.cli import arguments
-from mesh.cli.output import print_json, print_line
 from mesh.options import DEFAULT_CONTROL_LISTEN, default_data_dir, parse_address
-from mesh.runtime import Process, run
 
 if TYPE_CHECKING:
     from proxy.options import EdgeOptions
@@ -33,23 +29,6 @@ def add_to(app: typer.Typer) -> None:
     )(edge)
 
 
-@dataclass
-class Announcing(Process):
-    """A part that a person started: it says on standard output when it is ready."""
-
-    name: str = ""
-    as_json: bool = False
-
-    def ready(self, addresses: Mapping[str, str]) -> None:
-        """Tell the supervisor or, when there is none, the person."""
-        if self.ready_fd is not None:
-            super().ready(addresses)
-        elif self.as_json:
-            print_json(dict(addresses), indent=None)
-        else:
-            print_line(f"{self.name} is ready: " + ", ".join(f"{key} {value}" for key, value in addresses.items()))
-
-
 def control(
     *,
     listen: Annotated[
@@ -63,6 +42,8 @@ def control(
     lifeline_fd: arguments.LifelineFd = None,
 ) -> int:
     """Run the control services (the registry) alone, for edges and services on other machines."""
+    from mesh.cli.announcing import Announcing
+    from mesh.runtime import run
     from services.control import ControlOptions, run_control
 
     options = ControlOptions(
@@ -95,6 +76,8 @@ def edge(
     lifeline_fd: arguments.LifelineFd = None,
 ) -> int:
     """Run one edge alone: it finds the services by the registry and carries their calls."""
+    from mesh.cli.announcing import Announcing
+    from mesh.runtime import run
     from proxy.edge import run_edge
 
     options = edge_options(

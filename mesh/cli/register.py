@@ -10,7 +10,6 @@ import typer
 from mesh.cli import arguments
 from mesh.errors import UsageError
 from mesh.options import parse_address
-from mesh.runtime import Process, run
 
 _MAX_WEIGHT = 1000
 _DEFAULT_WEIGHT = 100
@@ -86,6 +85,7 @@ def register(
     """
     from mesh.cli.target.keeper import Keeper, RegisterOptions
     from mesh.discovery.model import Instance
+    from mesh.runtime import Process, run
 
     where = parse_address(address, "HOST:PORT", port_zero=bool(command))
     options = RegisterOptions(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mesh.cli import arguments
 from mesh.cli.output import print_json, print_line
 from mesh.errors import MeshError
-from mesh.runtime import Process, run
+
+if TYPE_CHECKING:
+    from mesh.runtime import Process
 
 WATCH_SECONDS = 1.0
 
@@ -40,11 +41,15 @@ def services(
 
     With several edges the worst breaker state is shown; --json has each edge's own.
     """
+    from mesh.runtime import Process, run
+
     address = arguments.control_address(control)
     return run(lambda process: _show(address, process, watch=watch, as_json=as_json), Process(debug=debug))
 
 
 async def _show(control: str, process: Process, *, watch: bool, as_json: bool) -> None:
+    import asyncio
+
     from mesh.cli.overview.collect import collect
     from mesh.cli.overview.show import lines, structure
 

@@ -13,11 +13,11 @@ from mesh.cli import arguments
 from mesh.cli.output import print_json, print_line, progress, say
 from mesh.cli.parts import edge_options
 from mesh.options import DEFAULT_CONTROL_LISTEN, DEFAULT_INTERNAL, default_data_dir
-from mesh.runtime import Process, run
 
 if TYPE_CHECKING:
     from mesh.cli.supervisor.plan import UpOptions
     from mesh.cli.supervisor.supervisor import Supervisor
+    from mesh.runtime import Process
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,6 +51,7 @@ def up(
     It prints its addresses when all of it is ready, starts again what dies, and stops with Ctrl-C.
     """
     from mesh.cli.supervisor.plan import UpOptions
+    from mesh.runtime import Process, run
 
     edge = edge_options(
         config,

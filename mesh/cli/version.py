@@ -9,7 +9,6 @@ import typer
 from mesh import __version__
 from mesh.cli.arguments import Json
 from mesh.cli.output import print_json, print_line
-from mesh.runtime import EXIT_OK
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("version")(version)
 
 
-def version(*, as_json: Json = False) -> int:
+def version(*, as_json: Json = False) -> None:
     """Print the version of the mesh and of what it stands on."""
     from importlib import metadata
 
@@ -30,4 +29,3 @@ def version(*, as_json: Json = False) -> int:
         print_json(versions)
     else:
         print_line(" ".join((f"meshplane {__version__}", *(f"{k} {v}" for k, v in list(versions.items())[1:]))))
-    return EXIT_OK

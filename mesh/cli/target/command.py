@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -67,11 +66,15 @@ class Reservation:
     def __init__(self, host: str) -> None:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_STREAM)[0]
-            self._socket = socket.socket(family, kind, protocol)
+        except OSError as error:
+            raise StartError(f"cannot take a free port on {host}: {error.strerror}") from error
+        self._socket = socket.socket(family, kind, protocol)
+        try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.bind(address)
         except OSError as error:
-            raise StartError(f"cannot take a free port on {host}: {os.strerror(error.errno or 0)}") from error
+            self._socket.close()
+            raise StartError(f"cannot take a free port on {host}: {error.strerror}") from error
         self.address = f"{host}:{self._socket.getsockname()[1]}"
 
     def release(self) -> None:
