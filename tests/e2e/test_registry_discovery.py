@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from mesh.api.registry.v1 import DeregisterRequest
+from mesh.api.registry.v1 import DeregisterRequest, ListRequest, RegistryStub
+from mesh.discovery.channel import control_channel
 from mesh.discovery.errors import RefusedError, ReplacedError
 from mesh.discovery.model import Directory, Health, Instance
 from mesh.discovery.registration import Registration
@@ -157,3 +160,37 @@ async def test_a_watcher_of_one_service_sees_that_alone(control: ControlProcess)
         await asyncio.wait_for(watcher.synced(), PATIENCE)
         await asyncio.wait_for(registration.registered(), PATIENCE)
     assert all(service == "orders" for directory in seen for service in directory.services)
+
+
+async def test_a_slow_connection_is_waited_for(control: ControlProcess) -> None:
+    host, _, port = control.address.rpartition(":")
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(host, int(port))
+        try:
+            await asyncio.sleep(0.3)  # a delay is the case: longer than the waits between attempts
+            await asyncio.gather(copy(reader, back), copy(there, writer))
+        finally:
+            for end in (back, writer):
+                end.close()
+                with contextlib.suppress(ConnectionError):
+                    await end.wait_closed()
+
+    relays: set[asyncio.Task[None]] = set()
+    server = await asyncio.start_server(
+        lambda reader, writer: relays.add(asyncio.ensure_future(relay(reader, writer))), "127.0.0.1", 0
+    )
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        async with control_channel(address) as channel:
+            page = await cast("Any", RegistryStub(channel)).List(ListRequest())
+        assert page.instances
+    finally:
+        server.close()
+        for task in relays:
+            task.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
