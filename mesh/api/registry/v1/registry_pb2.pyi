@@ -188,6 +188,7 @@ class Instance(_message.Message):
     version: _builtins.str
     """What runs, for people and canaries: at most 128 characters."""
     zone: _builtins.str
+    """Where it runs: at most 128 characters."""
     weight: _builtins.int
     """Share of calls relative to its siblings, 0 to 1000. Unset is 100. 0 takes no calls."""
     exposure: Global___Exposure.ValueType
@@ -207,7 +208,9 @@ class Instance(_message.Message):
 
     @_builtins.property
     def grpc_services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Full names of the gRPC services that it serves, such as "shop.v1.Orders"; at most 256."""
+        """Full names of the gRPC services that it serves, such as "shop.v1.Orders"; at most 256 of at
+        most 255 characters. Health and reflection are left out: every server has them, and the edge has its own.
+        """
 
     def __init__(
         self,
