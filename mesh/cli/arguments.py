@@ -15,8 +15,10 @@ from mesh.options import (
     default_control,
     parse_address,
 )
+from proxy.options import ENGINES, EdgeOptions
 
-DEFAULT_GRACE = 10.0
+_EDGE = EdgeOptions(control=DEFAULT_INTERNAL)
+DEFAULT_GRACE = _EDGE.grace
 
 
 def _shown(default: str) -> str:
@@ -57,7 +59,12 @@ Admin = Annotated[
     typer.Option("--admin", metavar="HOST:PORT", help=f"Where /metrics is, by HTTP.  {_shown(DEFAULT_ADMIN)}"),
 ]
 Engine = Annotated[
-    str | None, typer.Option("--engine", metavar="NAME", help=f"What forwards the calls: aio.  {_shown('aio')}")
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help=f"What forwards the calls: {' or '.join(ENGINES)}.  {_shown(_EDGE.engine)}",
+    ),
 ]
 Config = Annotated[
     Path | None,

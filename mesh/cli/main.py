@@ -46,10 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error)
     except (typer.Abort, KeyboardInterrupt):
         return _FAILED
-    except BrokenPipeError:
-        # Whoever read the output, such as `head`, has enough; nothing may be flushed into the pipe at exit.
-        sys.stdout = None
-        return _FAILED
     except Exception as error:  # noqa: BLE001 - the rim of the process: everything becomes a line and a code
         from mesh.runtime import report
 

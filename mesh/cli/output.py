@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +11,13 @@ from typing import Any, Protocol
 
 
 def print_line(text: str = "") -> None:
-    """Print one line of a result."""
-    print(text, flush=True)  # noqa: T201 - the command's voice
+    """Print one line of a result; ends the command when nobody reads it any more, as `head` does when it has enough."""
+    try:
+        print(text, flush=True)  # noqa: T201 - the command's voice
+    except BrokenPipeError:
+        # What is still in the buffer must not be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:

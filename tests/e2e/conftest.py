@@ -17,8 +17,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
         yield mesh
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
-    """A mesh with nothing on it, for the tests of one module."""
+    """A mesh with nothing on it, for tests that leave it running: marked `xdist_group("plain")`."""
     with running_mesh(tmp_path_factory.mktemp("plain")) as mesh:
         yield mesh

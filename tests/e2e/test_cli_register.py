@@ -22,6 +22,9 @@ from examples.shop.api.v1 import InventoryStub, ListStockRequest
 from mesh.api.registry.v1 import Exposure, Health
 from tests.e2e.harness import PATIENCE, Running, RunningMesh, channel, eventually, instances, mesh, running_mesh
 
+# One mesh for all of them.
+pytestmark = pytest.mark.xdist_group("plain")
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 NAME = "shop.v1.Payments"

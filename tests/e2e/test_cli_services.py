@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from concurrent import futures
 from pathlib import Path
 
@@ -87,6 +89,20 @@ def test_watching_prints_it_again_when_it_changes(demo: RunningMesh, tmp_path: P
     finally:
         assert watching.stop(signal.SIGINT) == 0
     assert watching.stderr == ""
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(demo: RunningMesh) -> None:
+    watching = [sys.executable, "-m", "mesh.cli", "services", "--watch", "--control", demo.internal]
+    with subprocess.Popen(watching, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("SERVICE")
+        process.stdout.close()
+        with channel(demo.public) as opened:
+            # A change, so that there is something to print.
+            StorefrontStub(opened).PlaceOrder(PlaceOrderRequest(sku="tea"), timeout=PATIENCE)
+        assert process.wait(PATIENCE) == 1
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
 
 
 def test_nobody_there_is_one_line() -> None:

@@ -88,6 +88,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     assert "--public" in running.stderr
 
 
+@pytest.mark.xdist_group("plain")
 def test_a_second_mesh_on_the_same_data_is_one_line(plain: RunningMesh) -> None:
     second = mesh("up", "--data-dir", plain.summary["data_dir"], *ANY_PORTS)
     assert second.returncode == 1
@@ -197,6 +198,7 @@ def test_where_data_goes_without_an_option(tmp_path: Path) -> None:
         assert running.stop() == 0
 
 
+@pytest.mark.xdist_group("plain")
 def test_the_metrics_are_at_the_admin_address(plain: RunningMesh) -> None:
     with urllib.request.urlopen(f"http://{plain.admin}/metrics", timeout=PATIENCE) as answer:
         assert answer.status == 200

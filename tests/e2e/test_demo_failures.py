@@ -15,6 +15,9 @@ import pytest
 from examples.shop.api.v1 import ListProductsRequest, PlaceOrderRequest, StorefrontStub
 from tests.e2e.harness import PATIENCE, RunningMesh, channel, eventually, instances, running_mesh
 
+# One mesh for all of them.
+pytestmark = pytest.mark.xdist_group("fragile")
+
 CUSTOMERS = 4
 
 

@@ -14,6 +14,9 @@ from mesh.options import DEFAULT_ADMIN, DEFAULT_INTERNAL, DEFAULT_PUBLIC
 from proxy.options import EdgeOptions, load_config
 from tests.e2e.harness import ANY_PORTS, BIN, PATIENCE, ROOT, Running, environment
 
+# One mesh for all of them.
+pytestmark = pytest.mark.xdist_group("readme")
+
 README = (ROOT / "README.md").read_text()
 UP = "make up"
 MARK = "=====next====="

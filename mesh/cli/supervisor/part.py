@@ -15,7 +15,7 @@ from pathlib import Path
 from mesh.cli.supervisor.folder import Log
 from mesh.cli.target.command import ending
 from mesh.errors import MeshError, StartError, UsageError
-from mesh.runtime import EXIT_USAGE
+from mesh.runtime import EXIT_FAILED, EXIT_USAGE
 
 # A restart waits 0.1 s, then twice as long each time, up to 5 s; a part that ran for 10 s begins anew.
 FIRST_DELAY, LAST_DELAY, STEADY_AFTER = 0.1, 5.0, 10.0
@@ -83,17 +83,24 @@ class Part:
         delay, tries = FIRST_DELAY, 0
         while not self._stopping.is_set():
             began = loop.time()
-            code = await self._run_once()
+            try:
+                code = await self._run_once()
+                ended, failed = f"{self.name} {ending(code)}", self._start_error(code)
+            except OSError as error:
+                # No process, no memory, no place for its log.
+                code = EXIT_FAILED
+                ended = f"{self.name} cannot be run: {error}"
+                failed = StartError(ended)
             if self._stopping.is_set():
                 return
             tries += 1
             if not self.started.done() and (code >= 0 or tries == START_TRIES):
-                self.started.set_exception(self._start_error(code))
+                self.started.set_exception(failed)
                 return
             if loop.time() - began > STEADY_AFTER:
                 delay = FIRST_DELAY
             why = f" ({self.log.error()})" if code > 0 and self.log.error() else ""
-            self._say(f"{self.name} {ending(code)}{why}; it starts again in {delay:g} s")
+            self._say(f"{ended}{why}; it starts again in {delay:g} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
             delay = min(2 * delay, LAST_DELAY)
