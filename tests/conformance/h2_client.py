@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from tests.conformance import grpc_wire
-from tests.conformance.h2_peer import Headers, Peer, Stream
+from tests.conformance.h2_peer import Headers, Peer, Settings, Stream
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class H2Client(Peer):
 
 @contextlib.asynccontextmanager
 async def h2_connect(
-    address: str, *, settings: Mapping[int, int] | None = None, acknowledge: bool = True
+    address: str, *, settings: Settings | None = None, acknowledge: bool = True
 ) -> AsyncIterator[H2Client]:
     """Connect to HOST:PORT. With `acknowledge` off the client never reads on: its windows stay shut."""
     host, _, port = address.rpartition(":")

@@ -14,12 +14,17 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+import h2.settings
 from hyperframe.frame import Frame, GoAwayFrame, PingFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
+Settings = Mapping[h2.settings.SettingCodes, int]
 Headers = Sequence[tuple[bytes, bytes]]
 
 # No test takes so long; what hangs says where.
 HANG_SECONDS = 20.0
+
+# More than this is not piled up in this process.
+DRAIN_BYTES = 64 * 1024
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_HEADER = 9
@@ -64,6 +69,12 @@ class Stream:
     async def until_over(self) -> None:
         await self.peer.until(lambda: self.over)
 
+    async def until_reset(self) -> int:
+        """Wait for RST_STREAM and return its code."""
+        await self.until(lambda: self.reset_code is not None)
+        assert self.reset_code is not None
+        return self.reset_code
+
     def send_headers(self, headers: Headers, *, end: bool = False) -> None:
         if self.reset_code is not None or self.peer.lost:
             raise PeerGoneError(f"stream {self.id} is closed")
@@ -106,7 +117,7 @@ class Peer(asyncio.Protocol):
         self,
         *,
         client: bool,
-        settings: Mapping[int, int] | None = None,
+        settings: Settings | None = None,
         acknowledge: bool = True,
         on_stream: Callable[[Stream], None] | None = None,
     ) -> None:
@@ -120,10 +131,11 @@ class Peer(asyncio.Protocol):
             normalize_outbound_headers=False,
         )
         self.h2 = h2.connection.H2Connection(config)
-        self.h2.local_settings.max_header_list_size = 2**24
+        codes = h2.settings.SettingCodes
+        values = {codes.MAX_CONCURRENT_STREAMS: 1000, codes.MAX_HEADER_LIST_SIZE: 2**24}
+        values.update({codes(setting): value for setting, value in (settings or {}).items()})
+        self.h2.local_settings = h2.settings.Settings(client=client, initial_values=values)
         self.h2.decoder.max_header_list_size = 2**24
-        for setting, value in (settings or {}).items():
-            self.h2.local_settings[setting] = value
         self.frames: list[Frame] = []
         self.streams: dict[int, Stream] = {}
         self.lost = False
@@ -154,6 +166,15 @@ class Peer(asyncio.Protocol):
     def send_raw(self, data: bytes) -> None:
         self.flush()
         self.transport.write(data)
+
+    def h2_closed(self, stream_id: int) -> bool:
+        """Tell whether a stream is over on both sides."""
+        return self.h2.streams[stream_id].closed if stream_id in self.h2.streams else True
+
+    async def drained(self) -> None:
+        """Wait until the kernel took what was sent."""
+        while not self.lost and self.transport.get_write_buffer_size() > DRAIN_BYTES:
+            await asyncio.sleep(0.01)
 
     def goaway(self, last_stream_id: int, code: int = 0) -> None:
         self.send_frame(GoAwayFrame(0, last_stream_id=last_stream_id, error_code=code))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from tests.conformance import grpc_wire
-from tests.conformance.h2_peer import HANG_SECONDS, Peer, PeerGoneError, Stream
+from tests.conformance.h2_peer import HANG_SECONDS, Peer, PeerGoneError, Settings, Stream
 
 Script = Callable[[Stream], Awaitable[None]]
 
@@ -15,7 +15,7 @@ Script = Callable[[Stream], Awaitable[None]]
 class H2Upstream:
     """A server on a free port of 127.0.0.1. Keeps all connections and all streams that it ever had."""
 
-    def __init__(self, script: Script, settings: Mapping[int, int] | None = None, *, acknowledge: bool = True) -> None:
+    def __init__(self, script: Script, settings: Settings | None = None, *, acknowledge: bool = True) -> None:
         self.script = script
         self.settings = dict(settings or {})
         self.acknowledge = acknowledge

@@ -58,8 +58,7 @@ async def test_reset_of_the_client_cancels_the_upstream(engine: str, code: int) 
             stream = client.start(grpc_wire.request_headers(METHOD))
             (seen,) = await upstream.until_streams(1)
             stream.reset(code)
-            await seen.until_over()
-            assert seen.reset_code == ErrorCodes.CANCEL
+            assert await seen.until_reset() == ErrorCodes.CANCEL
             await client.ping()
         record = await edge.call_record()
         assert (record.status, record.reason, record.cancelled) == (outcome.CANCELLED, None, True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import grpc
 import pytest
 from h2.errors import ErrorCodes
@@ -19,6 +17,9 @@ from tests.conformance.h2_peer import Stream
 from tests.conformance.h2_upstream import H2Upstream, echo, hang
 from tests.conformance.harness import METHOD, connect, run_edge, unary
 
+# An engine may round to three digits.
+ROUNDING = 1.01
+
 MALFORMED = [b"123456789S", b"-1S", b"1", b"S", b"1x", b"1.5S", b" 1S", b""]
 
 
@@ -31,7 +32,7 @@ async def test_upstream_gets_what_is_left(engine: str) -> None:
         assert record.deadline is not None
         left = parse_timeout(upstream.streams[0].header(b"grpc-timeout") or b"")
         assert left is not None
-        assert 0 < left <= record.deadline - record.started_at <= 60
+        assert 0 < left <= (record.deadline - record.started_at) * ROUNDING
 
 
 @pytest.mark.parametrize("timeout", [b"1H", b"60M", b"3600S", b"3600000m", b"99999999u", b"99999999m"])
@@ -47,7 +48,7 @@ async def test_every_unit_is_read_and_at_most_8_digits_are_sent(engine: str, tim
         assert left is not None
         assert given is not None
         assert len(sent) <= 9
-        assert given * 0.9 < left <= given
+        assert given * 0.9 < left <= given * ROUNDING
 
 
 async def test_no_deadline_of_the_client_is_none_upstream(engine: str) -> None:
@@ -68,9 +69,18 @@ async def test_malformed_timeout_is_refused(engine: str, timeout: bytes) -> None
             reply = await client.call(METHOD, metadata=((b"grpc-timeout", timeout),))
             assert (reply.status, reply.reason) == (outcome.INVALID_ARGUMENT, "malformed_request")
             assert reply.correlation_id
-            assert (await client.call(METHOD)).status == 0, "the connection goes on"
         await edge.settled()
-        assert len(upstream.streams) == 1
+        assert upstream.streams == []
+
+
+@pytest.mark.parametrize("timeout", MALFORMED)
+async def test_malformed_timeout_harms_no_other_call(engine: str, timeout: bytes) -> None:
+    async with H2Upstream(echo).serve() as upstream, run_edge(engine) as edge:
+        edge.register(upstream.address)
+        async with h2_connect(edge.public) as client:
+            await client.call(METHOD, metadata=((b"grpc-timeout", timeout),))
+            assert (await client.call(METHOD)).status == 0
+        await edge.settled()
 
 
 async def test_passed_deadline_reaches_a_grpc_client_and_resets_the_upstream(engine: str) -> None:
@@ -81,8 +91,7 @@ async def test_passed_deadline_reaches_a_grpc_client_and_resets_the_upstream(eng
                 await unary(channel)(b"", timeout=0.2)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         (seen,) = await upstream.until_streams(1)
-        await seen.until_over()
-        assert seen.reset_code == ErrorCodes.CANCEL
+        assert await seen.until_reset() == ErrorCodes.CANCEL
         record = await edge.call_record()
         assert (record.status, record.reason) == (outcome.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED)
 
@@ -102,8 +111,7 @@ async def test_passed_deadline_is_told_with_its_reason(engine: str) -> None:
             assert reply.reason == "deadline_exceeded"
             assert reply.correlation_id
             await client.ping()
-        await upstream.streams[0].until_over()
-        assert upstream.streams[0].reset_code == ErrorCodes.CANCEL
+        assert await upstream.streams[0].until_reset() == ErrorCodes.CANCEL
         record = await edge.call_record()
         assert record.status == outcome.DEADLINE_EXCEEDED
 
@@ -128,8 +136,7 @@ async def test_configured_bound_ends_a_call_without_a_deadline(engine: str) -> N
             reply = await client.call(METHOD)
             assert (reply.status, reply.reason) == (outcome.DEADLINE_EXCEEDED, "deadline_exceeded")
             assert reply.correlation_id
-        await upstream.streams[0].until_over()
-        assert upstream.streams[0].reset_code == ErrorCodes.CANCEL
+        assert await upstream.streams[0].until_reset() == ErrorCodes.CANCEL
         await edge.settled()
 
 
@@ -147,9 +154,6 @@ async def test_configured_bound_ends_a_call_that_a_slow_client_stalls(engine: st
         async with h2_connect(edge.public, acknowledge=False) as client:
             client.start(grpc_wire.request_headers(METHOD), end=True)
             await upstream.until_streams(1)
-            await upstream.streams[0].until_over()
-            assert upstream.streams[0].reset_code == ErrorCodes.CANCEL
-            async with asyncio.timeout(20):
-                await edge.books.quiet.wait()
+            assert await upstream.streams[0].until_reset() == ErrorCodes.CANCEL
             record = await edge.call_record()
             assert record.status == outcome.DEADLINE_EXCEEDED

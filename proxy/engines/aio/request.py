@@ -104,4 +104,3 @@ async def _write(upstream: Upstream, message: bytes) -> None:
     """
     core: Any = upstream
     await core._cython_call.send_serialized_message(message)  # noqa: SLF001 - see above
-
