@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from mesh.errors import UsageError
@@ -113,6 +114,39 @@ class Http2(Protocol):
     def next_stream_id(self) -> int: ...
     @property
     def remote_settings(self) -> Mapping[int, int]: ...
+
+
+class Over:
+    """Stands for the protocol of a connection that is over: whatever is still sent on it goes nowhere."""
+
+    want_read = False
+    want_write = False
+    next_stream_id = LAST_USABLE_STREAM
+    remote_settings: Mapping[int, int] = MappingProxyType({})
+
+    def receive_data(self, data: bytes) -> None: ...
+    def events(self) -> list[Any]:
+        return []
+
+    def data_to_send(self, amount: int) -> bytes:
+        return b""
+
+    def send_request(self, headers: Iterable[Header], *, end_stream: bool = False) -> int:
+        raise RuntimeError("a connection that is over was given a call")
+
+    def send_response(self, stream_id: int, headers: Iterable[Header], *, end_stream: bool = False) -> None: ...
+    def send_trailers(self, stream_id: int, headers: Iterable[Header]) -> None: ...
+    def send_data(self, stream_id: int, data: bytes, *, end_stream: bool = False) -> None: ...
+    def end_stream(self, stream_id: int) -> None: ...
+    def reset_stream(self, stream_id: int, error_code: int) -> None: ...
+    def ping(self, opaque_data: bytes) -> None: ...
+    def send_shutdown_notice(self) -> None: ...
+    def send_goaway(self, error_code: int = 0, *, last_stream_id: int | None = None) -> None: ...
+    def terminate_connection(self, error_code: int) -> None: ...
+    def acknowledge_received_data(self, amount: int, stream_id: int) -> None: ...
+    def set_local_window_size(self, window_size: int, *, stream_id: int = 0) -> None: ...
+    def queued_body_size(self, stream_id: int) -> int:
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from proxy.engines.wire import endings
-from proxy.engines.wire.h2 import ENHANCE_YOUR_CALM, Http2, Library
+from proxy.engines.wire.h2 import ENHANCE_YOUR_CALM, Http2, Library, Over
 
 if TYPE_CHECKING:
     from proxy.engines.wire.exchange import Exchange
@@ -23,8 +23,13 @@ Handlers = Mapping[type, Callable[[Any, Any], None]]
 _CHUNK = 256 * 1024
 # Above this many bytes that the socket did not take, nothing more is taken from the library.
 _WRITE_BUFFER = 64 * 1024
+# How long a peer may take to read the last bytes of a connection.
+_LINGER_SECONDS = 5.0
 # How many streams are settled after one flush.
 _SETTLED_AT_ONCE = 64
+
+
+OVER = Over()
 
 
 class Turns:
@@ -72,6 +77,10 @@ class Turns:
                 connection.abort()
         self.dirty = []
         self._scheduled = False
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call `callback` after some time."""
+        self._loop.call_later(seconds, callback)
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -132,12 +141,13 @@ class Connection(asyncio.Protocol):
             h2.receive_data(data)
         except self.library.errors as error:
             self.die(error, ENHANCE_YOUR_CALM)
-        if not self.dead:
-            self._handle(h2.events())
-        if not h2.want_read:
-            self.die(None)
-        elif not self.dirty and h2.want_write:
-            self.mark()
+        events = h2.events()
+        if h2.want_read:
+            self._handle(events)
+            if not self.dirty and h2.want_write:
+                self.mark()
+        else:
+            self._last_events(events)
         turns.end_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -165,7 +175,7 @@ class Connection(asyncio.Protocol):
     def flush(self) -> None:
         """Write what the library has to send."""
         self.dirty = False
-        if self.blocked or self.closed:
+        if self.blocked or self.dead:
             return
         h2 = self.h2
         written = 0
@@ -179,17 +189,17 @@ class Connection(asyncio.Protocol):
                 self._handle(events)
             if self.watched:
                 self._unsettled = len(self.watched)
-        if self._unsettled and not self.dead:
+        if self._unsettled:
             self._settle()
-        if not self.dead:
-            self.on_flushed()
-        elif not h2.want_write:
-            self.close()
+        self.on_flushed()
 
     def close(self) -> None:
-        """Close the socket once what was written has left."""
-        if self.transport is not None:
-            self.transport.close()
+        """Close the socket once what was written has left, or its peer took too long over it."""
+        transport = self.transport
+        if transport is not None and not self.closed:
+            if transport.get_write_buffer_size():
+                self.turns.later(_LINGER_SECONDS, transport.abort)
+            transport.close()
 
     def abort(self) -> None:
         """Close the socket at once."""
@@ -198,12 +208,21 @@ class Connection(asyncio.Protocol):
 
     def credit(self, stream_id: int, amount: int) -> None:
         """Give `amount` received bytes back to the peer."""
-        if self.dead:
-            return
         h2 = self.h2
         h2.acknowledge_received_data(amount, stream_id)
         if not self.dirty and h2.want_write:
             self.mark()
+
+    def _last_events(self, events: list[Any]) -> None:
+        """Handle what came with the end of the connection, when nothing can be sent on it any more."""
+        rest = self.h2
+        self.h2 = OVER
+        self.on_over()
+        if not self.dead:
+            self._handle(events)
+        while out := rest.data_to_send(_CHUNK):
+            self._write(out)
+        self.die(None)
 
     def die(self, error: Exception | None, code: int | None = None) -> None:
         """End its calls: it is lost, or over; `code` tells the peer."""
@@ -214,11 +233,18 @@ class Connection(asyncio.Protocol):
             with contextlib.suppress(*self.library.errors):
                 self.h2.terminate_connection(code)
         self.on_lost(error)
-        self.mark()
+        if code is not None and not self.closed:
+            while out := self.h2.data_to_send(_CHUNK):
+                self._write(out)
+        self.h2 = OVER
+        self.close()
 
     def on_lost(self, error: Exception | None) -> None:
         """Handle the end of the connection."""
         raise NotImplementedError
+
+    def on_over(self) -> None:
+        """Handle that the connection takes no more, before its last events are handled."""
 
     def on_flushed(self) -> None:
         """Handle that what could be written was written."""

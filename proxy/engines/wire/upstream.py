@@ -107,6 +107,10 @@ class Upstream(Connection):
         """Use it for no further stream; those that it will not process are closed by the library."""
         self.go()
 
+    def on_over(self) -> None:
+        self.going = True
+        self.pool.lost(self)
+
     def on_lost(self, error: Exception | None) -> None:
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(str(error) if error else "the peer closed the connection"))
