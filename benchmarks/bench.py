@@ -45,6 +45,8 @@ class Bench:
         self.warm_up_seconds = 0.5 if quick else 1.0
         # Grows with each round, and seeds the load: all peers of a round get the same.
         self.round = 0
+        # Of the machine's processors, what programs that are not ours used during each measurement; see take_foreign.
+        self._foreign: list[float] = []
         self._kept: dict[tuple[str, int], Running] = {}
         self._numbers = itertools.count()
 
@@ -71,10 +73,18 @@ class Bench:
     def measure(self, running: Running, load: Callable[[], Done]) -> Measured:
         """Measure what the peer uses for a load; raises LoadError."""
         time.sleep(_SETTLE_SECONDS)
+        others = processes.Others()
         before = running.started.cpu_seconds()
         done = load()
         time.sleep(_SETTLE_SECONDS)
-        return Measured(done, running.started.cpu_seconds() - before)
+        used = running.started.cpu_seconds() - before
+        self._foreign.append(others.share())
+        return Measured(done, used)
+
+    def take_foreign(self) -> list[float]:
+        """Return what part of the machine others used during each measurement since the last time."""
+        taken, self._foreign = self._foreign, []
+        return taken
 
     def stop(self) -> None:
         """Stop what goes on running."""

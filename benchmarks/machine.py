@@ -28,13 +28,7 @@ def describe(*, quick: bool) -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "versions": {name: tools.version(name) for name in _PROGRAMS} | {name: _package(name) for name in _PACKAGES},
-        "load_average": [load_average()],
     }
-
-
-def load_average() -> float:
-    """Return the load average of the last minute."""
-    return round(os.getloadavg()[0], 2)
 
 
 def _git(*arguments: str) -> str:

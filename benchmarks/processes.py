@@ -100,6 +100,19 @@ def start_part(name: str, command: Sequence[str], log: Path) -> tuple[Started, M
     return started, json.loads(line)
 
 
+class Others:
+    """Tells what part of the machine's processors programs that are not ours take, the host's other guests included."""
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+        self._busy, self._ours = _busy_seconds(), _our_seconds()
+
+    def share(self) -> float:
+        """Return it, from when this was made until now, 1 being all processors."""
+        taken = (_busy_seconds() - self._busy) - (_our_seconds() - self._ours)
+        return max(0.0, taken / (time.monotonic() - self._at) / (os.cpu_count() or 1))
+
+
 @contextlib.contextmanager
 def running(started: Started) -> Iterator[Started]:
     """Stop a program at the end of the context."""
@@ -121,6 +134,22 @@ def _failed(started: Started, log: Path) -> FailedToStartError:
     started.stop()
     said = log.read_text(errors="replace").strip().splitlines()[-5:]
     return FailedToStartError(f"{started.name} did not start: " + " | ".join(said))
+
+
+def _busy_seconds() -> float:
+    """Return the time that all processors have been busy, or were taken away by the host."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
+
+
+def _our_seconds() -> float:
+    """Return the time that this process has used, with those below it that live and those that ended."""
+    own = os.times()
+    total = own.user + own.system + own.children_user + own.children_system
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(OSError, IndexError):
+            total += _cpu_seconds(child.pid)
+    return total
 
 
 def _cpu_seconds(pid: int) -> float:

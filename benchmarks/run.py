@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             for case in cases:
                 _run(case, bench, chosen, options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS), results)
-                results.finish(machine.load_average())
+                results.note_foreign(case.name, bench.take_foreign())
                 results.save(path)
                 text.show(results, [case.name])
     print(f"\nwritten: {path}")
@@ -78,13 +78,18 @@ def _run(case: Case, bench: Bench, peers: Sequence[Peer], rounds: int, results: 
         # Each round begins with another one, so that nobody always runs first, or after the same one.
         turn = number % max(1, len(running))
         for peer in list(running[turn:] + running[:turn]):
-            print(f"\r\033[K{case.name}: round {number + 1}, {peer.name}", end="", flush=True, file=sys.stderr)
+            _progress(f"{case.name}: round {number + 1}, {peer.name}")
             numbers = _measure(case, bench, peer)
             if numbers is None:
                 running.remove(peer)
             else:
                 results.add(case.name, number, peer.name, numbers)
-    print("\r\033[K", end="", file=sys.stderr)
+    _progress("")
+
+
+def _progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line}", end="", flush=True, file=sys.stderr)
 
 
 def _measure(case: Case, bench: Bench, peer: Peer) -> Numbers | None:
@@ -93,10 +98,12 @@ def _measure(case: Case, bench: Bench, peer: Peer) -> Numbers | None:
         try:
             return case.measure(bench, peer)
         except FailedToStartError as error:
-            print(f"\r\033[K{case.name}: without {peer.name}: {error}")
+            _progress("")
+            print(f"{case.name}: without {peer.name}: {error}")
             return None
         except LoadError as error:
-            print(f"\r\033[K{case.name}: {peer.name}{', measured again' if again else ' is left out'}: {error}")
+            _progress("")
+            print(f"{case.name}: {peer.name}{', measured again' if again else ' is left out'}: {error}")
             time.sleep(1)
     return None
 

@@ -51,9 +51,10 @@ class Results:
             rounds.append({})
         rounds[number][peer] = numbers
 
-    def finish(self, load_average: float) -> None:
-        """Note how busy the machine was after a case."""
-        self.about["load_average"].append(load_average)
+    def note_foreign(self, case: str, shares: Sequence[float]) -> None:
+        """Note what part of the machine others used during the measurements of a case."""
+        if shares:
+            self.about.setdefault("foreign", {})[case] = round(statistics.median(shares), 3)
 
     def rounds(self, case: str) -> Sequence[Round]:
         return self._rounds.get(case, [])

@@ -10,12 +10,17 @@ from rich.table import Table
 from benchmarks.cases.case import Case, Metric
 from benchmarks.report.results import REFERENCE, Results, Spread
 
+# Of lines that go to a file.
+_WIDTH = 160
+
 _HEAD = ("", "", "median (range)", "over Envoy (range)", "goal", "")
 
 
 def show(results: Results, names: Sequence[str]) -> None:
     """Print the tables of some cases."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     for case in results.cases:
         if case.name not in names or not results.rounds(case.name):
             continue
@@ -26,6 +31,8 @@ def show(results: Results, names: Sequence[str]) -> None:
             table.add_row(*row)
         console.print()
         console.print(table)
+        if case.name in results.about.get("foreign", {}):
+            console.print(f"other programs took {results.about['foreign'][case.name]:.0%} of the machine meanwhile")
 
 
 def markdown(results: Results) -> str:
@@ -91,9 +98,11 @@ def _about(results: Results) -> str:
     about = results.about
     versions = ", ".join(f"{name} {said}" for name, said in about["versions"].items() if said)
     rounds = max((len(results.rounds(case.name)) for case in results.cases), default=0)
+    foreign = results.about.get("foreign", {}).values()
+    others = f"{min(foreign):.0%} to {max(foreign):.0%}" if foreign else "an unknown part"
     kind = "quick run, not for quoting" if about["quick"] else "full run"
     return (
         f"Measured {about['at']} at commit {about['commit']}{' with changes' if about['changed'] else ''} ({kind}, "
         f"{rounds} rounds) on {about['cores']} cores of {about['processor']}, Linux {about['kernel']}, Python "
-        f"{about['python']}; load average {min(about['load_average'])} to {max(about['load_average'])}. {versions}."
+        f"{about['python']}; other programs took {others} of the machine meanwhile (medians of the cases). {versions}."
     )

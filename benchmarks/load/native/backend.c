@@ -15,8 +15,6 @@ typedef struct {
   size_t kept_from, kept_to, kept_room;
 } Stream;
 
-static const uint8_t payload[16384];
-
 static ssize_t give_trailers(nghttp2_session *session, int32_t id, uint32_t *flags, ssize_t size) {
   nghttp2_nv trailers[] = {FIXED("grpc-status", "0")};
   *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
@@ -28,18 +26,10 @@ static ssize_t give_messages(nghttp2_session *session, int32_t id, uint8_t *to, 
                              nghttp2_data_source *source, void *user) {
   (void)user;
   Stream *stream = source->ptr;
-  size_t used = 0;
-  if (!stream->left) {
-    put_prefix(to, stream->size);
-    stream->left = stream->size;
-    used = PREFIX;
-  }
-  size_t part = room - used < stream->left ? room - used : stream->left;
-  if (part > sizeof payload) part = sizeof payload;
-  memcpy(to + used, payload, part);
-  stream->left -= (uint32_t)part;
-  if (!stream->left && !--stream->messages) return give_trailers(session, id, flags, (ssize_t)(used + part));
-  return (ssize_t)(used + part);
+  if (!stream->left) stream->left = PREFIX + stream->size;
+  size_t used = put_message(to, room, stream->size, &stream->left);
+  if (!stream->left && !--stream->messages) return give_trailers(session, id, flags, (ssize_t)used);
+  return (ssize_t)used;
 }
 
 static ssize_t give_echo(nghttp2_session *session, int32_t id, uint8_t *to, size_t room, uint32_t *flags,
@@ -65,7 +55,7 @@ static ssize_t give_echo(nghttp2_session *session, int32_t id, uint8_t *to, size
 static void keep(Stream *stream, const uint8_t *data, size_t size) {
   if (stream->kept_to + size > stream->kept_room) {
     size_t kept = stream->kept_to - stream->kept_from;
-    memmove(stream->kept, stream->kept + stream->kept_from, kept);
+    if (kept) memmove(stream->kept, stream->kept + stream->kept_from, kept);
     stream->kept_from = 0, stream->kept_to = kept;
     if (kept + size > stream->kept_room) stream->kept = realloc(stream->kept, stream->kept_room = 2 * (kept + size));
   }

@@ -32,7 +32,6 @@ static float *samples;
 static size_t sample_count;
 static uint64_t random_state;
 static char authority[32], size_text[16], count_text[24];
-static const uint8_t payload[16384];
 
 static uint64_t random_bits(void) { /* xorshift64* */
   random_state ^= random_state >> 12, random_state ^= random_state << 25, random_state ^= random_state >> 27;
@@ -54,7 +53,6 @@ static ssize_t give_message(nghttp2_session *session, int32_t id, uint8_t *to, s
                             nghttp2_data_source *source, void *user) {
   (void)session, (void)id, (void)user;
   Call *call = source->ptr;
-  size_t used = 0;
   if (!call->left) {
     if (!call->to_send) {
       if (echoing() && time_is_up()) {
@@ -65,15 +63,12 @@ static ssize_t give_message(nghttp2_session *session, int32_t id, uint8_t *to, s
       return NGHTTP2_ERR_DEFERRED;
     }
     call->to_send--;
-    put_prefix(to, options.size);
-    call->left = options.size, used = PREFIX;
+    call->left = PREFIX + options.size;
   }
-  size_t part = room - used < call->left ? room - used : call->left;
-  memcpy(to + used, payload, part);
-  call->left -= (uint32_t)part;
-  bytes_out += used + part;
+  size_t used = put_message(to, room, options.size, &call->left);
+  bytes_out += used;
   if (!call->left && !echoing()) *flags |= NGHTTP2_DATA_FLAG_EOF;
-  return (ssize_t)(used + part);
+  return (ssize_t)used;
 }
 
 static void begin_call(Conn *conn, int64_t due) {

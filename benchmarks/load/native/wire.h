@@ -58,6 +58,25 @@ static inline uint32_t get_prefix(const uint8_t *at) {
   return (uint32_t)at[1] << 24 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 8 | at[4];
 }
 
+static const uint8_t payload[16384];
+
+/* Writes what is left of a message of `size` bytes and its prefix, as far as there is room; flow control may leave less
+ * than a prefix needs. */
+static inline size_t put_message(uint8_t *to, size_t room, uint32_t size, uint32_t *left) {
+  size_t used = 0;
+  if (*left > size) {
+    uint8_t prefix[PREFIX];
+    put_prefix(prefix, size);
+    used = *left - size < room ? *left - size : room;
+    memcpy(to, prefix + PREFIX - (*left - size), used);
+  }
+  size_t part = *left - used < room - used ? *left - used : room - used;
+  if (part > sizeof payload) part = sizeof payload;
+  memcpy(to + used, payload, part);
+  *left -= (uint32_t)(used + part);
+  return used + part;
+}
+
 static inline struct sockaddr_in loopback(int port) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
