@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mesh.options import require
-from proxy.call.call import Call
+from proxy.call.call import Call, Metadata
 from proxy.call.reason import Reason, Reject
 
 KIB = 1024
@@ -48,6 +48,16 @@ class Limits:
             raise Reject(
                 Reason.HEADERS_TOO_LARGE,
                 f"{size} bytes of metadata are over the edge's limit of {self.max_header_bytes}",
+            )
+
+    def check_reply(self, metadata: Metadata) -> None:
+        """Raise Reject when headers or trailers of an upstream are over the bounds of a request's metadata."""
+        size = sum([len(name) + len(value) + _HEADER_OVERHEAD for name, value in metadata])
+        if size > self.max_header_bytes or len(metadata) > self.max_headers:
+            raise Reject(
+                Reason.HEADERS_TOO_LARGE,
+                f"{len(metadata)} metadata entries of {size} bytes from the upstream are over the edge's limits of"
+                f" {self.max_headers} and {self.max_header_bytes}",
             )
 
     def message_too_large(self, size: int, sender: str) -> Reject:

@@ -11,6 +11,8 @@ import grpc
 
 from tests.conformance.h2_peer import HANG_SECONDS
 
+EOF = grpc.aio.EOF
+
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Behaviour = Callable[["UpstreamCall"], AsyncIterator[bytes]]
 

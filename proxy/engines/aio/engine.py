@@ -12,7 +12,7 @@ from mesh.errors import StartError
 from proxy.call.dispatch import Dispatcher
 from proxy.call.limits import Limits
 from proxy.engines.aio.channels import Channels
-from proxy.engines.aio.forward import Forwarder
+from proxy.engines.aio.forward import Drain, Forwarder
 from proxy.engines.aio.local import LocalCalls
 from proxy.engines.engine import Listener
 from proxy.upstream.endpoint import Endpoint
@@ -31,11 +31,12 @@ class AioEngine:
         self._interceptors = tuple(interceptors)
         self._channels = Channels(dispatcher.limits)
         self._servers: list[grpc.aio.Server] = []
+        self._drain = Drain()
 
     async def start(self, listeners: Sequence[Listener]) -> Mapping[str, str]:
         """See Engine.start."""
-        forwarder = Forwarder(self._dispatcher, self._channels)
-        local = LocalCalls(self._dispatcher)
+        forwarder = Forwarder(self._dispatcher, self._channels, self._drain)
+        local = LocalCalls(self._dispatcher, self._drain)
         addresses = {}
         for listener in listeners:
             entry = PipelineInterceptor(listener.name, forwarder, local)
@@ -55,8 +56,14 @@ class AioEngine:
 
     async def stop(self, grace: float) -> None:
         """See Engine.stop."""
-        await asyncio.gather(*(server.stop(grace) for server in self._servers))
-        self._servers.clear()
+        servers, self._servers = self._servers, []
+        # grpc would end what is left by itself; by then calls should know why.
+        stopping = [asyncio.create_task(server.stop(2 * grace + 1)) for server in servers]
+        if stopping:
+            await asyncio.wait(stopping, timeout=grace)
+        self._drain.over = True
+        await asyncio.gather(*(server.stop(None) for server in servers))
+        await asyncio.gather(*stopping)
         await self._channels.close()
 
 

@@ -37,7 +37,10 @@ _RESET = re.compile(r"(?:Stream removed )?\(?(?:RST_STREAM )?\(?Received RST_STR
 _REFUSED_STREAM = "7"
 # Core says so only of streams above the last one that the peer handled; a later loss of the connection is named first.
 _GOAWAY = ("Stream removed (GOAWAY received", "GOAWAY received")
-_TOO_LARGE = ("CLIENT: Received message larger than max", "Received message larger than max")
+_TOO_LARGE = {
+    "Stream removed (CLIENT: Received message larger than max": Reason.MESSAGE_TOO_LARGE,
+    "Stream removed (received metadata size exceeds": Reason.HEADERS_TOO_LARGE,
+}
 # Where core's table of HTTP statuses differs from gRPC's.
 _HTTP = {"Received http2 header with status: 431": outcome.INTERNAL}
 
@@ -58,8 +61,9 @@ def classify(code: int, details: str, channel: grpc.aio.Channel) -> Verdict:
         return Verdict(code, Failure.REFUSED if reset[1] == _REFUSED_STREAM else Failure.LOST)
     if code == outcome.UNAVAILABLE:
         return Verdict(code, _unavailable(details, channel))
-    if code == outcome.RESOURCE_EXHAUSTED and details.startswith(_TOO_LARGE):
-        return Verdict(code, reason=Reason.MESSAGE_TOO_LARGE)
+    if code == outcome.RESOURCE_EXHAUSTED:
+        found = [reason for words, reason in _TOO_LARGE.items() if details.startswith(words)]
+        return Verdict(code, reason=found[0] if found else None)
     return Verdict(_HTTP.get(details, code) if code == outcome.UNKNOWN else code)
 
 

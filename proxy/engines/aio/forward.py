@@ -13,7 +13,7 @@ from proxy.call.dispatch import Dispatcher
 from proxy.call.reason import TRAILER, Reason, Reject
 from proxy.engines.aio.channels import Channels
 from proxy.engines.aio.failure import classify
-from proxy.engines.aio.metadata import from_grpc, to_grpc
+from proxy.engines.aio.metadata import check_printable, from_grpc, to_grpc
 from proxy.engines.aio.request import Request, Upstream
 from proxy.upstream.retry import Failure, may_retry
 
@@ -34,24 +34,34 @@ def status_code(code: int) -> grpc.StatusCode:
     return _CODES.get(code, grpc.StatusCode.UNKNOWN)
 
 
+class Drain:
+    """What calls must know of the end of their engine."""
+
+    def __init__(self) -> None:
+        # The grace is over: calls that are still in flight are cut off.
+        self.over = False
+
+
 class Forwarder:
     """Passes calls from a listener to upstreams."""
 
-    def __init__(self, dispatcher: Dispatcher, channels: Channels) -> None:
+    def __init__(self, dispatcher: Dispatcher, channels: Channels, drain: Drain) -> None:
         self._dispatcher = dispatcher
         self._channels = channels
+        self._drain = drain
 
     async def handle(self, listener: str, method: str, context: Context) -> None:
         """Serve one call."""
         call = begin(self._dispatcher, listener, method, context)
         try:
             await admit(self._dispatcher, call)
+            check_printable(call.metadata)
             await self._attempts(call, context)
         except Reject as rejection:
             call.reject(rejection)
             await answer(call, context)
         except asyncio.CancelledError:
-            gave_up(call, self._dispatcher.now())
+            gave_up(call, self._dispatcher.now(), self._drain)
             raise
         except Exception:
             call.finish(outcome.INTERNAL, "the edge failed", Reason.INTERNAL)
@@ -74,7 +84,7 @@ class Forwarder:
             try:
                 failure = await self._try(attempt, channel)
             except asyncio.CancelledError:
-                gave_up(call, self._dispatcher.now())
+                gave_up(call, self._dispatcher.now(), self._drain)
                 self._dispatcher.end_attempt(call, call.status, call.message, call.reason)
                 raise
             except BaseException:
@@ -123,7 +133,7 @@ class Attempt:
             async with asyncio.timeout(None if left is None else left - min(ANSWER_SECONDS, left / 10)):
                 await self._responses(upstream)
             self.code, self.details = outcome.OK, await upstream.details() or ""
-            self.trailers = await upstream.trailing_metadata()
+            self._take_trailers(await upstream.trailing_metadata())
         except grpc.aio.AioRpcError as error:
             return self._failed(error, channel)
         except TimeoutError:
@@ -188,18 +198,24 @@ class Attempt:
         call.messages_out += 1
 
     async def _begin_response(self, headers: Any) -> None:
+        received = from_grpc(headers)
+        self._dispatcher.limits.check_reply(received)
         self._request.forget()
         self._dispatcher.on_response(self.call)
         self.headers_sent = True
-        reply = to_grpc(self.call.reply_metadata)
+        reply = self.call.reply_metadata
         own = {name for name, _ in reply}
-        passed = tuple((name, value) for name, value in headers if name not in own)
-        await self._context.send_initial_metadata((*passed, *reply))
+        passed = [pair for pair in received if pair[0] not in own]
+        await self._context.send_initial_metadata(to_grpc((*passed, *reply)))
 
     def _failed(self, error: grpc.aio.AioRpcError, channel: grpc.aio.Channel) -> Failure | None:
         self.code = error.code().value[0]
         self.details = error.details() or ""
-        self.trailers = error.trailing_metadata()
+        try:
+            self._take_trailers(error.trailing_metadata())
+        except Reject as rejection:
+            self._rejected(rejection)
+            return None
         left = self.call.time_left(self._dispatcher.now())
         if self.code == outcome.DEADLINE_EXCEEDED and left is not None and left <= ANSWER_SECONDS:
             self.deadline_passed()
@@ -209,6 +225,12 @@ class Attempt:
         if said.failure is not None:
             self.fail(said.failure, self.details, said.code)
         return said.failure
+
+    def _take_trailers(self, trailers: Any) -> None:
+        if trailers:
+            received = from_grpc(trailers)
+            self._dispatcher.limits.check_reply(received)
+            self.trailers = to_grpc(received)
 
     def _rejected(self, rejection: Reject) -> None:
         self.reason, self.code, self.details = rejection.reason, rejection.reason.code, rejection.message
@@ -251,9 +273,11 @@ async def answer(call: Call, context: Context, trailers: Any = None, *, headers_
         context.set_trailing_metadata(given)
 
 
-def gave_up(call: Call, now: float) -> None:
+def gave_up(call: Call, now: float, drain: Drain) -> None:
     """Note that grpc cancelled the call from below: the deadline passed, or the client cancelled or left."""
-    if call.deadline is not None and call.deadline <= now + ANSWER_SECONDS:
+    if drain.over:
+        call.finish(outcome.UNAVAILABLE, "the edge ended before the call did", Reason.DRAINING)
+    elif call.deadline is not None and call.deadline <= now + ANSWER_SECONDS:
         call.finish(outcome.DEADLINE_EXCEEDED, deadline_message(call), Reason.DEADLINE_EXCEEDED)
     else:
         call.finish(outcome.CANCELLED, "the client cancelled the call")

@@ -13,7 +13,7 @@ from mesh.resilience import outcome
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
 from proxy.call.reason import Reason, Reject
-from proxy.engines.aio.forward import admit, answer, begin, gave_up
+from proxy.engines.aio.forward import Drain, admit, answer, begin, gave_up
 from proxy.engines.aio.metadata import to_grpc
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -23,8 +23,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class LocalCalls:
     """Wraps the handlers of the edge's own services."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, drain: Drain) -> None:
         self._dispatcher = dispatcher
+        self._drain = drain
 
     def wrap(self, listener: str, method: str, handler: Handler) -> Handler:
         """Return a handler that does what `handler` does, as one call of the pipeline."""
@@ -37,8 +38,9 @@ class LocalCalls:
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._call(listener, method, context) as call:
                 if call is not None:
-                    async for response in behaviour(request, context):
-                        yield response
+                    async with contextlib.aclosing(behaviour(request, context)) as responses:
+                        async for response in responses:
+                            yield response
 
         make: Callable[..., Handler]
         if handler.request_streaming:
@@ -68,10 +70,10 @@ class LocalCalls:
             yield call
             call.finish(_code(context), context.details() or "")
         except asyncio.CancelledError:
-            gave_up(call, self._dispatcher.now())
+            gave_up(call, self._dispatcher.now(), self._drain)
             raise
         except GeneratorExit:
-            gave_up(call, self._dispatcher.now())
+            gave_up(call, self._dispatcher.now(), self._drain)
             raise
         except grpc.aio.AbortError:
             call.finish(_code(context), context.details() or "")

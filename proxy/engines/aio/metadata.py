@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from proxy.call.call import Metadata
+from proxy.call.reason import Reason, Reject
 
 GrpcMetadata = tuple[tuple[str, str | bytes], ...]
 
-# Set anew by the grpc channel on each hop, which refuses or overwrites what is given.
-_HOP = frozenset({b"user-agent", b"te", b"content-type", b"grpc-timeout", b"host", b"connection"})
+# Set anew by grpc on each hop, which refuses or overwrites what is given; and what HTTP/2 has no place for.
+_SET_BY_GRPC = (b"user-agent", b"te", b"content-type", b"grpc-timeout", b"host")
+_OF_HTTP1 = (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
+_HOP = frozenset((*_SET_BY_GRPC, *_OF_HTTP1))
+
+_UNPRINTABLE = re.compile(rb"[^\x20-\x7e]").search
 
 
 def from_grpc(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
@@ -23,4 +29,15 @@ def to_grpc(metadata: Metadata) -> GrpcMetadata:
         (name.decode(), value if name.endswith(b"-bin") else value.decode())
         for name, value in metadata
         if name not in _HOP
+    )
+
+
+def check_printable(metadata: Metadata) -> None:
+    """Refuse values that gRPC does not allow: its channel would, and it would look like a failure of the upstream."""
+    if not _UNPRINTABLE(b"".join([value for name, value in metadata if not name.endswith(b"-bin")])):
+        return
+    bad = [name for name, value in metadata if not name.endswith(b"-bin") and _UNPRINTABLE(value)]
+    raise Reject(
+        Reason.MALFORMED_REQUEST,
+        f"metadata '{bad[0].decode()}' must be printable ASCII; binary values go under a name that ends in -bin",
     )
