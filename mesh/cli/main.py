@@ -9,6 +9,7 @@ from typing import cast
 import typer
 
 from mesh.cli import parts, register, services, up, version
+from mesh.cli.quiet import quieten
 
 app = typer.Typer(
     name="mesh",
@@ -40,6 +41,9 @@ for command in (up, parts, register, services, version):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, `sys.argv` by default; returns the exit code."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    if not debug:
+        quieten()
     try:
         code = app(args=arguments, prog_name="mesh", standalone_mode=False)
     except _BadCommandLine as error:
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the rim of the process: everything becomes a line and a code
         from mesh.runtime import report
 
-        return report(error, debug="--debug" in (sys.argv[1:] if arguments is None else arguments))
+        return report(error, debug=debug)
     return code if isinstance(code, int) else 0
 
 

@@ -62,15 +62,12 @@ def up(
         engine=engine,
         grace=grace,
     )
-    options = UpOptions(data_dir or default_data_dir(), edge, config, demo=demo)
+    options = UpOptions(data_dir or default_data_dir(), edge, config, demo=demo, debug=debug)
     return run(lambda process: _up(options, process, as_json=as_json), Process(debug=debug))
 
 
 async def _up(options: UpOptions, process: Process, *, as_json: bool) -> None:
     from dataclasses import replace
-
-    # The supervisor forks, only to run another program at once: gRPC, which it uses to ask the edge, need not care.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
     from mesh.cli.supervisor.folder import claimed
     from mesh.cli.supervisor.supervisor import Supervisor

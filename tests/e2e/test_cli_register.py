@@ -218,6 +218,21 @@ def test_a_name_that_the_registry_refuses_is_one_line(plain: RunningMesh) -> Non
     assert "Not_A_Name" in failed.stderr
 
 
+def test_another_registration_of_the_same_instance_ends_the_first(plain: RunningMesh, tmp_path: Path) -> None:
+    service = service_name()
+    options = (service, "--instance-id", "one", "--ttl", "1")
+    with contextlib.ExitStack() as stack:
+        old, new = stack.enter_context(target()), stack.enter_context(target())
+        first = stack.enter_context(registering(tmp_path, plain, *options, old.address))
+        first.next_line()
+        second = stack.enter_context(registering(tmp_path, plain, *options, new.address))
+        second.next_line()
+        assert first.ended() == 1
+        assert first.stderr.splitlines()[-1].startswith(f"mesh: another registration took '{service}' instance 'one'")
+        (instance,) = instances(plain.control, service).values()
+        assert list(instance.endpoints) == [new.address]
+
+
 def shop(service: str) -> tuple[str, ...]:
     return ("--", sys.executable, "-m", "examples.shop", service, "--listen", "{address}")
 

@@ -42,7 +42,7 @@ class Spec:
 class Part:
     """Runs one part until it is told to stop, again whenever it dies."""
 
-    def __init__(self, spec: Spec, log: Log, lifeline: int, say: Callable[[str], None]) -> None:
+    def __init__(self, spec: Spec, log: Log, lifeline: int, say: Callable[[str], None], *, debug: bool = False) -> None:
         self.name = spec.name
         self.addresses = dict(spec.addresses)
         self.log = log
@@ -51,6 +51,7 @@ class Part:
         self._spec = spec
         self._lifeline = lifeline
         self._say = say
+        self._debug = debug
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
@@ -115,6 +116,7 @@ class Part:
                 self._process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "mesh.cli", command),
                     *("--ready-fd", str(write_end), "--lifeline-fd", str(self._lifeline)),
+                    *(("--debug",) if self._debug else ()),
                     *rest,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,

@@ -24,6 +24,8 @@ class UpOptions:
     # Given to the edge for what no option says: its breaker, deadlines and limits.
     config: Path | None = None
     demo: bool = False
+    # For every part.
+    debug: bool = False
 
 
 def control(options: UpOptions) -> Spec:
@@ -85,7 +87,7 @@ DEMO = (
 DEMO_PUBLIC_SERVICE = "shop.v1.Storefront"
 
 
-def demo(control_address: str, internal: str) -> list[Spec]:
+def demo(control_address: str, internal: str, grace: float) -> list[Spec]:
     """Return the shop's processes: servers that know nothing of the mesh, each kept registered by `mesh register`.
 
     Raises:
@@ -98,10 +100,10 @@ def demo(control_address: str, internal: str) -> list[Spec]:
             "the demo is not part of the installed package: run 'make up' in a checkout of the sources, "
             "or 'mesh up' without --demo"
         )
-    return [_shop(instance, control_address, internal, root) for instance in DEMO]
+    return [_shop(instance, control_address, internal, grace, root) for instance in DEMO]
 
 
-def _shop(instance: DemoInstance, control_address: str, internal: str, root: Path) -> Spec:
+def _shop(instance: DemoInstance, control_address: str, internal: str, grace: float, root: Path) -> Spec:
     return Spec(
         instance.instance_id,
         lambda addresses: (
@@ -109,6 +111,7 @@ def _shop(instance: DemoInstance, control_address: str, internal: str, root: Pat
             *("--control", control_address),
             *("--instance-id", instance.instance_id),
             *("--version", instance.version),
+            *("--grace", f"{grace:g}"),
             # Named, not reflected: the shop's Faults are for the one who calls an instance, not for the mesh to route.
             *("--grpc-service", instance.grpc_service),
             *(("--public",) if instance.public else ()),

@@ -61,8 +61,8 @@ class Supervisor:
     async def _start(self, tasks: asyncio.TaskGroup, lifeline: int, stop: asyncio.Event) -> None:
         async def stage(name: str, specs: Sequence[Spec]) -> list[Part]:
             self._progress.update(f"starting {name}")
-            logs = self._options.data_dir / "logs"
-            parts = [Part(spec, Log(logs / f"{spec.name}.log"), lifeline, self._say) for spec in specs]
+            logs, debug = self._options.data_dir / "logs", self._options.debug
+            parts = [Part(spec, Log(logs / f"{spec.name}.log"), lifeline, self._say, debug=debug) for spec in specs]
             self.stages.append(parts)
             for part in parts:
                 tasks.create_task(part.run(), name=part.name)
@@ -74,7 +74,7 @@ class Supervisor:
         internal = dialable(edge.addresses["internal"])
         instances = []
         if self._options.demo:
-            specs = plan.demo(control.addresses["control"], internal)
+            specs = plan.demo(control.addresses["control"], internal, self._options.edge.grace)
             instances = [part.name for part in await stage("the shop", specs)]
         self._progress.update("waiting for the edge")
         service = plan.DEMO_PUBLIC_SERVICE if instances else ""

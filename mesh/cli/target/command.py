@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Sequence
 
+from mesh.cli.quiet import environment
 from mesh.errors import StartError
 
 _KILL_MARGIN = 1.0
@@ -31,7 +32,7 @@ class Command:
         """
         try:
             process = await asyncio.create_subprocess_exec(
-                *arguments, stdin=asyncio.subprocess.DEVNULL, start_new_session=own_group
+                *arguments, stdin=asyncio.subprocess.DEVNULL, start_new_session=own_group, env=environment()
             )
         except OSError as error:
             raise StartError(f"cannot run '{arguments[0]}': {error.strerror}") from error

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 import socket
 import sys
 
 import pytest
 
+from mesh.cli.quiet import environment, quieten
 from mesh.cli.register import _pairs
 from mesh.cli.target.command import Command, Reservation, ending, filled_in
 from mesh.cli.target.reflection import application_services
@@ -72,3 +74,13 @@ def test_metadata_is_pairs() -> None:
     for wrong in ("a", "=b"):
         with pytest.raises(UsageError, match="is not KEY=VALUE"):
             _pairs([wrong])
+
+
+def test_a_program_that_is_not_ours_keeps_its_grpc_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "1")
+    before = dict(os.environ)
+    quieten()
+    assert os.environ["GRPC_VERBOSITY"] == "NONE"
+    assert os.environ["GRPC_ENABLE_FORK_SUPPORT"] == "1"
+    assert environment() == before
