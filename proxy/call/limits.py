@@ -28,11 +28,16 @@ class Limits:
     max_calls_in_flight: int = 10_000
     # Streams that one client connection may have open.
     max_streams_per_connection: int = 1000
+    # Client connections older than this are told to go (GOAWAY) once their calls have ended, so that clients spread
+    # over edges that came later. Unset, they live as long as the client likes.
+    max_connection_age_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check the values; raises UsageError."""
         require(KIB <= self.max_message_bytes <= 1024 * MIB, "limits.max_message_bytes must be from 1 KiB to 1 GiB")
         require(KIB <= self.max_header_bytes <= MIB, "limits.max_header_bytes must be from 1 KiB to 1 MiB")
+        age = self.max_connection_age_seconds
+        require(age is None or age > 0, "limits.max_connection_age_seconds must be above 0")
         for name in ("max_headers", "max_calls_in_flight", "max_streams_per_connection"):
             require(getattr(self, name) >= 1, f"limits.{name} must be at least 1")
 

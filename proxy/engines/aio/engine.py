@@ -91,7 +91,9 @@ class PipelineInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _server_options(limits: Limits) -> tuple[tuple[str, int], ...]:
+    age = limits.max_connection_age_seconds
     return (
+        *((("grpc.max_connection_age_ms", max(1, int(age * 1000))),) if age is not None else ()),
         # Else a second process could share the port unseen.
         ("grpc.so_reuseport", 0),
         # Larger than our own limits, so that what is over ours is answered with a reason, and what is over these
