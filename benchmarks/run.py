@@ -30,11 +30,15 @@ from benchmarks.peers.haproxy import Haproxy
 from benchmarks.peers.nghttpx import Nghttpx
 from benchmarks.peers.nginx import Nginx
 from benchmarks.peers.peer import Peer
-from benchmarks.processes import FailedToStartError
+from benchmarks.processes import FailedToStartError, Others
 from benchmarks.report import picture, text
 from benchmarks.report.results import Results, new_path
 
 _ROUNDS, _QUICK_ROUNDS = 7, 3
+
+# When others take more of the machine than this before a run begins, its numbers will tell more of them than of us.
+_CALM = 0.1
+_LISTEN_SECONDS = 2.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,6 +55,8 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, _stop)
+    if (others := _others()) > _CALM:
+        print(f"WARNING: other programs take {others:.0%} of the machine: do not trust what this run says")
     cases = [case for case in CASES if not options.cases or case.name in options.cases]
     results = Results(machine.describe(quick=options.quick), cases)
     path = Path(options.output) if options.output else new_path(quick=options.quick)
@@ -106,6 +112,12 @@ def _measure(case: Case, bench: Bench, peer: Peer) -> Numbers | None:
             print(f"{case.name}: {peer.name}{', measured again' if again else ' is left out'}: {error}")
             time.sleep(1)
     return None
+
+
+def _others() -> float:
+    others = Others()
+    time.sleep(_LISTEN_SECONDS)
+    return others.share()
 
 
 def _here(peer: Peer) -> bool:

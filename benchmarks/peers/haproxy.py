@@ -10,7 +10,6 @@ global
   nbthread {workers}
   maxconn 8192
   log stdout len 2048 format raw local0 info
-  tune.h2.initial-window-size 1048576
   tune.h2.max-concurrent-streams 1000
 defaults
   mode http
