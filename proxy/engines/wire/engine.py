@@ -50,6 +50,7 @@ class WireEngine:
         self.protection = protection or Protection()
         limits = dispatcher.limits
         self.max_message_bytes = limits.max_message_bytes
+        self.max_header_bytes = limits.max_header_bytes
         self.http2 = Http2Options(
             max_streams=limits.max_streams_per_connection,
             max_header_list_bytes=max(256 * 1024, 16 * limits.max_header_bytes),
@@ -165,7 +166,7 @@ class WireEngine:
             session.conduct.forgive()
             if not session.greeted and now - session.born_at > protection.handshake_seconds:
                 session.abort()
-            elif _over(protection.max_age_seconds, now - session.born_at) or (
+            elif _over(self.dispatcher.limits.max_connection_age_seconds, now - session.born_at) or (
                 not session.streams and _over(protection.idle_seconds, now - session.idle_since)
             ):
                 session.drain()

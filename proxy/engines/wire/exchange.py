@@ -12,7 +12,7 @@ from proxy.engines.wire import endings
 from proxy.engines.wire.credit import Lane
 from proxy.engines.wire.framing import PREFIX, Meter
 from proxy.engines.wire.h2 import CANCEL, LAST_USABLE_STREAM, NO_ERROR, Header
-from proxy.engines.wire.headers import request_head
+from proxy.engines.wire.headers import check_printable, request_head
 from proxy.engines.wire.replies import CONTENT_TYPE, STATUS_200, status_trailers
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class Exchange:
             return
         try:
             engine.dispatcher.admit(call)
+            check_printable(call)
         except Reject as rejection:
             self.refuse(rejection)
             return
@@ -113,6 +114,7 @@ class Exchange:
     async def _admit(self) -> None:
         try:
             await self.engine.dispatcher.admit_async(self.call)
+            check_printable(self.call)
         except Reject as rejection:
             self.admitting = None
             self.refuse(rejection)

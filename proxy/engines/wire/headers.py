@@ -5,8 +5,12 @@ The tuples that the library made are handed on as they are: making new ones cost
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+
 from mesh.resilience.deadline import format_timeout
 from proxy.call.call import Call
+from proxy.call.reason import Reason, Reject
 from proxy.engines.wire.h2 import Header
 from proxy.engines.wire.replies import STATUS_200
 
@@ -33,6 +37,8 @@ _REPLY_HOP = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"alt-svc"}
 )
 
+_OVERHEAD = 32
+
 # The names to leave out, by the names that interceptors replace. Those come from code, not from clients: there are few.
 _left_out: dict[tuple[bytes, ...], frozenset[bytes]] = {}
 _MAX_LEFT_OUT = 256
@@ -51,6 +57,21 @@ def request_head(call: Call, authority: Header, now: float) -> list[Header]:
     return head
 
 
+def check_printable(call: Call) -> None:
+    """Refuse values that gRPC does not allow, though HTTP/2 does; raises Reject."""
+    metadata = call.metadata
+    joined = b"".join(chain.from_iterable(metadata))
+    # The library has refused control characters already.
+    if joined.isascii() and b"\t" not in joined:
+        return
+    bad = next((name for name, value in metadata if not value.isascii() or b"\t" in value), b"")
+    raise Reject(
+        Reason.MALFORMED_REQUEST,
+        f"metadata '{bad.decode('ascii', 'replace')}' must be printable ASCII; "
+        "binary values go, base64-encoded, under a name that ends in -bin",
+    )
+
+
 def reply_head(call: Call, headers: tuple[Header, ...]) -> list[Header]:
     """Return the headers of the reply to the client; `headers` are the upstream's, `:status` first."""
     own = call.reply_metadata
@@ -59,6 +80,11 @@ def reply_head(call: Call, headers: tuple[Header, ...]) -> list[Header]:
     head += [pair for pair in headers[1:] if pair[0] not in names and pair[0] not in _REPLY_HOP]
     head += own
     return head
+
+
+def list_bytes(headers: Sequence[Header]) -> int:
+    """Return the size of a header list as HTTP/2 counts it (RFC 9113, 6.5.2)."""
+    return len(b"".join(chain.from_iterable(headers))) + _OVERHEAD * len(headers)
 
 
 def _leaving_out(names: tuple[bytes, ...]) -> frozenset[bytes]:

@@ -31,8 +31,6 @@ class Protection:
     # How long a client connection may be without a call before it is drained; None never ends it. Keepalive pings
     # do not count as calls.
     idle_seconds: float | None = 3600.0
-    # How old a client connection may grow before it is drained, so that clients find new edges; None never ends it.
-    max_age_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check the values; raises UsageError."""
@@ -44,7 +42,7 @@ class Protection:
             "window_updates_per_second",
         ):
             require(getattr(self, name) >= 1, f"protection.{name} must be at least 1")
-        for name in ("handshake_seconds", "idle_seconds", "max_age_seconds"):
+        for name in ("handshake_seconds", "idle_seconds"):
             value = getattr(self, name)
             require(value is None or value > 0, f"protection.{name} must be above 0")
 

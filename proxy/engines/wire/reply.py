@@ -8,7 +8,7 @@ from mesh.resilience import outcome
 from proxy.call.reason import TRAILER, Reason
 from proxy.engines.wire import endings
 from proxy.engines.wire.h2 import REFUSED_STREAM, Header
-from proxy.engines.wire.headers import reply_head
+from proxy.engines.wire.headers import list_bytes, reply_head
 from proxy.engines.wire.replies import (
     CONTENT_TYPE,
     GRPC_MESSAGE,
@@ -32,6 +32,9 @@ _NOT_TRAILERS = frozenset({b":status", b"content-type"})
 
 def begins(exchange: Exchange, headers: Headers) -> None:
     """Pass the headers of the reply on."""
+    if list_bytes(headers) > exchange.engine.max_header_bytes:
+        _too_large(exchange, headers)
+        return
     status = headers[0][1]
     if status != b"200":
         _http_error(exchange, status, f"HTTP status {status.decode()}")
@@ -56,6 +59,9 @@ def is_headers(exchange: Exchange, headers: Headers) -> None:
 
     The client gets headers and trailers, so that the edge's own headers are headers whatever the upstream says.
     """
+    if list_bytes(headers) > exchange.engine.max_header_bytes:
+        _too_large(exchange, headers)
+        return
     fields = dict(headers)
     status = fields[b":status"]
     code = fields.get(GRPC_STATUS)
@@ -73,6 +79,9 @@ def is_headers(exchange: Exchange, headers: Headers) -> None:
 
 def ends(exchange: Exchange, headers: Headers) -> None:
     """Pass the trailers on and end the call."""
+    if list_bytes(headers) > exchange.engine.max_header_bytes:
+        _too_large(exchange, headers)
+        return
     code = None
     message = reason = b""
     for name, value in headers:
@@ -104,6 +113,13 @@ def is_reset(exchange: Exchange, error_code: int) -> None:
     exchange.detach(None)
     message = f"{exchange.who()} reset the stream: {reset_name(error_code)}"
     exchange.attempt_ended(reset_status(error_code), message, Reason.UPSTREAM_RESET)
+    exchange.answer()
+
+
+def _too_large(exchange: Exchange, headers: Headers) -> None:
+    limit, size = exchange.engine.max_header_bytes, list_bytes(headers)
+    message = f"{size} bytes of metadata from {exchange.who()} are over the edge's limit of {limit}"
+    exchange.attempt_ended(Reason.HEADERS_TOO_LARGE.code, message, Reason.HEADERS_TOO_LARGE)
     exchange.answer()
 
 

@@ -277,10 +277,7 @@ class Session(Connection):
         """End what is left of its calls, and the connection."""
         for exchange in list(self.streams.values()):
             endings.drained(exchange)
-        self.flush()
         self.die(None, NO_ERROR)
-        self.flush()
-        self.close()
 
     def _no_grpc(self, stream_id: int, answer: tuple[Header, ...], *, ended: bool) -> None:
         self.h2.send_response(stream_id, answer, end_stream=True)

@@ -134,20 +134,24 @@ class Connection(asyncio.Protocol):
         self.mark()
 
     def data_received(self, data: bytes) -> None:
+        if self.dead:
+            return
         turns = self.turns
         turns.reading = True
         h2 = self.h2
         try:
             h2.receive_data(data)
         except self.library.errors as error:
+            # What the library does not forgive its peer.
             self.die(error, ENHANCE_YOUR_CALM)
-        events = h2.events()
-        if h2.want_read:
-            self._handle(events)
-            if not self.dirty and h2.want_write:
-                self.mark()
         else:
-            self._last_events(events)
+            events = h2.events()
+            if h2.want_read:
+                self._handle(events)
+                if not self.dirty and h2.want_write:
+                    self.mark()
+            else:
+                self._last_events(events)
         turns.end_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -185,7 +189,12 @@ class Connection(asyncio.Protocol):
             if self.blocked or len(out) < _CHUNK // 2:
                 break
         if written:
-            if events := h2.events():
+            events = h2.events()
+            if not h2.want_read:
+                # The library has sent its last GOAWAY.
+                self._last_events(events)
+                return
+            if events:
                 self._handle(events)
             if self.watched:
                 self._unsettled = len(self.watched)
@@ -220,8 +229,8 @@ class Connection(asyncio.Protocol):
         self.on_over()
         if not self.dead:
             self._handle(events)
-        while out := rest.data_to_send(_CHUNK):
-            self._write(out)
+        self.h2 = rest
+        self._write_all()
         self.die(None)
 
     def die(self, error: Exception | None, code: int | None = None) -> None:
@@ -229,13 +238,13 @@ class Connection(asyncio.Protocol):
         if self.dead:
             return
         self.dead = True
-        if code is not None:
-            with contextlib.suppress(*self.library.errors):
-                self.h2.terminate_connection(code)
         self.on_lost(error)
         if code is not None and not self.closed:
-            while out := self.h2.data_to_send(_CHUNK):
-                self._write(out)
+            if not self.blocked:
+                self._write_all()  # what is queued, resets above all, would be lost by what comes now
+            with contextlib.suppress(*self.library.errors):
+                self.h2.terminate_connection(code)
+            self._write_all()
         self.h2 = OVER
         self.close()
 
@@ -259,6 +268,8 @@ class Connection(asyncio.Protocol):
             handler = handlers.get(event.__class__)
             if handler is None:
                 continue
+            if self.dead:
+                return
             try:
                 handler(self, event)
             except Exception:  # noqa: BLE001 - one call's trouble
@@ -288,6 +299,11 @@ class Connection(asyncio.Protocol):
             self.mark()
         else:
             self._unsettled = 0
+
+    def _write_all(self) -> None:
+        with contextlib.suppress(*self.library.errors):
+            while not self.closed and (out := self.h2.data_to_send(_CHUNK)):
+                self._write(out)
 
     def _write(self, out: bytes) -> None:
         transport = self.transport
