@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from mesh.errors import StartError
+from mesh.listening import cannot_listen, prove_free
 from services.streams import StreamEnder
 
 MAX_RECEIVE_BYTES = 4 << 20
@@ -66,12 +65,12 @@ class Host:
             StartError: the address cannot be had.
 
         """
-        host, _, port = self._listen.rpartition(":")
-        await self._check_address(host.strip("[]"), int(port))
+        host = self._listen.rpartition(":")[0]
+        await prove_free(self._listen, self._option)
         try:
             bound = self._server.add_insecure_port(self._listen)
         except RuntimeError as error:
-            raise self._cannot_listen(str(error)) from error
+            raise cannot_listen(self._listen, self._option, str(error)) from error
         await self._server.start()
         for name in self._names:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -83,19 +82,3 @@ class Host:
         stopping = asyncio.ensure_future(self._server.stop(grace))
         self._streams.end()
         await stopping
-
-    async def _check_address(self, host: str, port: int) -> None:
-        """Raise the system's reason for refusing the address: grpc says only that it was refused."""
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-            family, kind, protocol, _, address = found[0]
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-        except OSError as error:
-            raise self._cannot_listen(error.strerror or str(error)) from error
-
-    def _cannot_listen(self, reason: str) -> StartError:
-        return StartError(f"cannot listen on {self._listen} ({reason}): free it, or choose another with {self._option}")

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from mesh.errors import StartError
+from mesh.listening import cannot_listen
 from proxy.admin.state import MeshState
 
 # A scrape that hangs must not hold up the end of the edge.
@@ -56,9 +56,7 @@ async def serve_admin(app: Starlette, address: str) -> AsyncIterator[str]:
         family = socket.getaddrinfo(bare, int(port), type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((bare, int(port)), family=family)
     except OSError as error:
-        raise StartError(
-            f"cannot listen on {address} (admin): {error.strerror}; choose another one with --admin HOST:PORT"
-        ) from error
+        raise cannot_listen(address, "--admin", error) from error
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_CLOSE_SECONDS
     )

@@ -13,8 +13,15 @@ import grpc
 import psutil
 import pytest
 
-from examples.shop.api.v1 import CreateOrderRequest, InventoryStub, ListStockRequest, OrdersStub
-from tests.e2e.harness import RunningMesh, eventually, instances, running_mesh
+from examples.shop.api.v1 import (
+    CreateOrderRequest,
+    InventoryStub,
+    ListProductsRequest,
+    ListStockRequest,
+    OrdersStub,
+    StorefrontStub,
+)
+from tests.e2e.harness import PATIENCE, RunningMesh, channel, eventually, instances, running_mesh
 
 WORKERS = 16
 
@@ -124,6 +131,17 @@ async def test_killing_the_registry_loses_no_call(shop: RunningMesh) -> None:
         assert told(load) == []
     # What was acknowledged before is there, and what registers now is seen.
     assert "control starts again" in shop.stderr or "control was killed by SIGKILL" in shop.stderr
+
+
+async def test_killing_the_edge_brings_it_back_with_all_it_knew(shop: RunningMesh) -> None:
+    psutil.Process(shop.pid("edge")).kill()
+
+    def answers() -> bool:
+        with channel(shop.public) as opened:
+            return bool(StorefrontStub(opened).ListProducts(ListProductsRequest(), timeout=PATIENCE).products)
+
+    await asyncio.to_thread(eventually, answers, "the edge is back")
+    assert set(shop.summary["demo"]) <= (await asyncio.to_thread(instances, shop.internal)).keys()
 
 
 async def test_hanging_instances_are_broken_off_and_heal(shop: RunningMesh) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from mesh.errors import StartError
+from mesh.listening import cannot_listen, prove_free
 from proxy.call.dispatch import Dispatcher
 from proxy.call.limits import Limits
 from proxy.engines.aio.channels import Channels
@@ -44,7 +44,7 @@ class AioEngine:
                 interceptors=(*self._interceptors, entry), options=_server_options(self._dispatcher.limits)
             )
             listener.add_local(server)
-            addresses[listener.name] = _bind(server, listener)
+            addresses[listener.name] = await _bind(server, listener)
             self._servers.append(server)
         for server in self._servers:
             await server.start()
@@ -109,13 +109,11 @@ def _server_options(limits: Limits) -> tuple[tuple[str, int], ...]:
     )
 
 
-def _bind(server: grpc.aio.Server, listener: Listener) -> str:
-    host = listener.address.rpartition(":")[0]
+async def _bind(server: grpc.aio.Server, listener: Listener) -> str:
+    host, option = listener.address.rpartition(":")[0], f"--{listener.name}"
+    await prove_free(listener.address, option)
     try:
         port = server.add_insecure_port(listener.address)
     except RuntimeError as error:
-        raise StartError(
-            f"cannot listen on {listener.address} ({listener.name}): the port is in use or the address is not this "
-            f"machine's; choose another one with --{listener.name} HOST:PORT"
-        ) from error
+        raise cannot_listen(listener.address, option, str(error)) from error
     return f"{host}:{port}"

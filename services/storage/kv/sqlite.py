@@ -217,7 +217,8 @@ def _lock(path: Path) -> int:
     except OSError as error:
         os.close(fd)
         raise StartError(
-            f"another control process uses the data directory {path.parent}: stop it, or choose another directory"
+            f"another control process uses the data directory {path.parent}: stop it, or choose another one "
+            "with --data-dir"
         ) from error
     return fd
 

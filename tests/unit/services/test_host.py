@@ -147,7 +147,7 @@ async def test_a_port_in_use_is_told_in_a_sentence() -> None:
         with pytest.raises(StartError) as caught:
             await host.start()
         assert str(caught.value) == (
-            f"cannot listen on {address} (Address already in use): free it, or choose another with --listen"
+            f"cannot listen on {address} (Address already in use): free it, or choose another with --listen HOST:PORT"
         )
         await host.stop(0)
 
