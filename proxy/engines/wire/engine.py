@@ -24,6 +24,8 @@ from proxy.upstream.endpoint import Endpoint
 
 _BACKLOG = 1024
 _SWEEP_SECONDS = 1.0
+# How often an engine that stops ends what would go on for ever.
+_LOCAL_SECONDS = 0.1
 
 
 class WireEngine:
@@ -94,12 +96,9 @@ class WireEngine:
         """See Engine.stop."""
         for server in self._servers:
             server.close()
-        for session in tuple(self._sessions):
-            session.drain()
-        if self._sessions:
-            self._emptied.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied.wait(), grace)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._drained()
         for session in tuple(self._sessions):
             session.end()
         for pool in (*self._pools.values(), *self.local.values()):
@@ -114,6 +113,17 @@ class WireEngine:
             await local.stop()
         self._servers.clear()
         self._local_servers.clear()
+
+    async def _drained(self) -> None:
+        """Have every client go, and wait until the last one has."""
+        for session in tuple(self._sessions):
+            session.drain()
+        while self._sessions:
+            for session in tuple(self._sessions):
+                session.end_local()
+            self._emptied.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), _LOCAL_SECONDS)
 
     # What sessions and calls ask of it.
 

@@ -273,6 +273,12 @@ class Session(Connection):
             upstream.credit(exchange.upstream_id, pay)
         return lane.owed > 0
 
+    def end_local(self) -> None:
+        """End streams of the edge's own services: whoever watches it has seen that it drains."""
+        for exchange in list(self.streams.values()):
+            if exchange.started and exchange.call.endpoint is None:
+                endings.drained(exchange)
+
     def end(self) -> None:
         """End what is left of its calls, and the connection."""
         for exchange in list(self.streams.values()):
