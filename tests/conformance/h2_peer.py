@@ -88,7 +88,10 @@ class Stream:
             await self.until(lambda: self._window() > 0)
             size = min(self._window(), frame_size, len(data) - position)
             last = position + size == len(data)
-            self.peer.h2.send_data(self.id, data[position : position + size], end_stream=end and last)
+            try:
+                self.peer.h2.send_data(self.id, data[position : position + size], end_stream=end and last)
+            except h2.exceptions.StreamClosedError as error:
+                raise PeerGoneError(f"stream {self.id} is closed") from error
             self.peer.flush()
             position += size
         if end and not data:

@@ -23,12 +23,13 @@ from proxy.call.limits import Limits
 from proxy.call.reason import Reason
 from proxy.engines.aio.engine import AioEngine
 from proxy.engines.engine import INTERNAL, PUBLIC, Engine, Listener
+from proxy.engines.wire.engine import WireEngine
 from proxy.stack import Stack, StackOptions
 from proxy.upstream.endpoint import Endpoint
 from tests.conformance.h2_peer import HANG_SECONDS
 
 # Every engine, in one place.
-ENGINES = ("aio",)
+ENGINES = ("aio", "wire")
 
 # The gRPC service that tests call; registered PUBLIC by default.
 ECHO = "conform.v1.Echo"
@@ -37,8 +38,7 @@ METHOD = f"/{ECHO}/Call"
 
 def make_engine(name: str, dispatcher: Dispatcher) -> Engine:
     """Return a new engine by its name in ENGINES."""
-    assert name == "aio"
-    return AioEngine(dispatcher)
+    return AioEngine(dispatcher) if name == "aio" else WireEngine(dispatcher)
 
 
 # What grpc.aio logs of clients: one that left while it was told how its call ended, one that sent malformed metadata.

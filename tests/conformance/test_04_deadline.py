@@ -67,6 +67,8 @@ async def test_malformed_timeout_is_refused(engine: str, timeout: bytes) -> None
         edge.register(upstream.address)
         async with h2_connect(edge.public) as client:
             reply = await client.call(METHOD, metadata=((b"grpc-timeout", timeout),))
+            if timeout.strip() != timeout and reply.reset_code is not None:
+                return  # malformed by HTTP/2 itself (RFC 9113, 8.2.1), before there is a call
             assert (reply.status, reply.reason) == (outcome.INVALID_ARGUMENT, "malformed_request")
             assert reply.correlation_id
         await edge.settled()
