@@ -39,6 +39,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     async def Watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         last = None
         while not context.cancelled():
+            change = self._state.next_change()
             status = self._status(request.service)
             if status is None:
                 # The protocol's word for a watch: the service may still come.
@@ -46,7 +47,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             if status != last:
                 yield _Response(status=status)
                 last = status
-            await self._state.changed()
+            await change.wait()
 
     def _status(self, name: str) -> int | None:
         health = self._state.health(self._listener, name)

@@ -44,9 +44,9 @@ class MeshState:
         self.draining = True
         self._notify()
 
-    async def changed(self) -> None:
-        """Wait for the next change."""
-        await self._changed.wait()
+    def next_change(self) -> asyncio.Event:
+        """Return what the next change sets. Ask before looking at the state, else a change in between is missed."""
+        return self._changed
 
     def table(self, listener: str) -> RouteTable:
         """Return the routes of a listener."""

@@ -226,7 +226,10 @@ async def _no_tasks(before: set[asyncio.Task[Any]]) -> None:
         if not left:
             return
         await asyncio.sleep(0.01)
-    raise AssertionError(f"leaked tasks: {left}")
+    # By name only: printing a task of grpc.aio can crash the interpreter.
+    raise AssertionError(
+        f"leaked tasks: {[getattr(task.get_coro(), '__qualname__', task.get_name()) for task in left]}"
+    )
 
 
 def _is_foreign(task: asyncio.Task[Any]) -> bool:

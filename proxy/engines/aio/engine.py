@@ -32,11 +32,11 @@ class AioEngine:
         self._channels = Channels(dispatcher.limits)
         self._servers: list[grpc.aio.Server] = []
         self._drain = Drain()
+        self._local = LocalCalls(dispatcher, self._drain)
 
     async def start(self, listeners: Sequence[Listener]) -> Mapping[str, str]:
         """See Engine.start."""
-        forwarder = Forwarder(self._dispatcher, self._channels, self._drain)
-        local = LocalCalls(self._dispatcher, self._drain)
+        forwarder, local = Forwarder(self._dispatcher, self._channels, self._drain), self._local
         addresses = {}
         for listener in listeners:
             entry = PipelineInterceptor(listener.name, forwarder, local)
@@ -59,6 +59,7 @@ class AioEngine:
         servers, self._servers = self._servers, []
         # grpc would end what is left by itself; by then calls should know why.
         stopping = [asyncio.create_task(server.stop(2 * grace + 1)) for server in servers]
+        self._local.end_streams()
         if stopping:
             await asyncio.wait(stopping, timeout=grace)
         self._drain.over = True

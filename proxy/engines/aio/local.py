@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, TypeAlias
 
 import grpc
@@ -19,6 +19,8 @@ from proxy.engines.aio.metadata import to_grpc
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context = grpc.aio.ServicerContext[Any, Any]
 
+_END = object()
+
 
 class LocalCalls:
     """Wraps the handlers of the edge's own services."""
@@ -26,32 +28,70 @@ class LocalCalls:
     def __init__(self, dispatcher: Dispatcher, drain: Drain) -> None:
         self._dispatcher = dispatcher
         self._drain = drain
+        self._ended = asyncio.Event()
+
+    def end_streams(self) -> None:
+        """End the streams under way, which may go on for ever as health watchers do: a drain must not wait for them."""
+        self._ended.set()
 
     def wrap(self, listener: str, method: str, handler: Handler) -> Handler:
-        """Return a handler that does what `handler` does, as one call of the pipeline."""
+        """Return a handler that does what `handler` does, as one call of the pipeline.
+
+        It takes streams of bytes whatever `handler` takes: grpc.aio itself never answers a unary call that ends
+        without a message, and logs a stack for one that it cannot decode.
+        """
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        encode = handler.response_serializer or bytes
 
-        async def unary(request: Any, context: Context) -> Any:
+        async def serve(received: Any, context: Context) -> AsyncIterator[bytes]:
             async with self._call(listener, method, context) as call:
-                return await behaviour(request, context) if call is not None else None
-
-        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._call(listener, method, context) as call:
-                if call is not None:
-                    async with contextlib.aclosing(behaviour(request, context)) as responses:
+                if call is None:
+                    return
+                requests = self._decoded(call, received, handler.request_deserializer or bytes)
+                request = requests if handler.request_streaming else await _only(requests)
+                if handler.response_streaming:
+                    async with contextlib.aclosing(self._until_drained(behaviour(request, context))) as responses:
                         async for response in responses:
-                            yield response
+                            yield _counted(call, encode(response))
+                else:
+                    yield _counted(call, encode(await behaviour(request, context)))
 
-        make: Callable[..., Handler]
-        if handler.request_streaming:
-            make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else _stream_unary
-        else:
-            make = grpc.unary_stream_rpc_method_handler if handler.response_streaming else _unary_unary
-        return make(
-            stream if handler.response_streaming else unary,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        return grpc.stream_stream_rpc_method_handler(serve)
+
+    async def _decoded(self, call: Call, received: Any, decode: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+        limits = self._dispatcher.limits
+        async for message in received:
+            if len(message) > limits.max_message_bytes:
+                raise limits.message_too_large(len(message), "client")
+            call.bytes_in += len(message)
+            call.messages_in += 1
+            try:
+                request = decode(message)
+            except Exception as error:
+                raise Reject(Reason.MALFORMED_REQUEST, f"the request cannot be decoded: {error}") from error
+            yield request
+
+    async def _until_drained(self, responses: Any) -> AsyncGenerator[Any]:
+        """Pass responses on until there are no more; raises Reject when the edge drains first.
+
+        The call's own task cannot just be cancelled: grpc.aio would then never answer it.
+        """
+        drained = asyncio.ensure_future(self._ended.wait())
+        response: asyncio.Future[Any] = drained
+        try:
+            while True:
+                response = asyncio.ensure_future(anext(responses, _END))
+                await asyncio.wait((response, drained), return_when=asyncio.FIRST_COMPLETED)
+                if not response.done():
+                    raise Reject(Reason.DRAINING, "the edge is about to end: call another one")
+                if response.result() is _END:
+                    return
+                yield response.result()
+        finally:
+            response.cancel()
+            drained.cancel()
+            await asyncio.gather(response, drained, return_exceptions=True)
+            await responses.aclose()
 
     @contextlib.asynccontextmanager
     async def _call(self, listener: str, method: str, context: Context) -> AsyncIterator[Call | None]:
@@ -69,6 +109,9 @@ class LocalCalls:
             call.response_at = self._dispatcher.now()
             yield call
             call.finish(_code(context), context.details() or "")
+        except Reject as rejection:
+            call.reject(rejection)
+            await answer(call, context, headers_sent=True)
         except asyncio.CancelledError:
             gave_up(call, self._dispatcher.now(), self._drain)
             raise
@@ -85,8 +128,17 @@ class LocalCalls:
             self._dispatcher.end(call)
 
 
-_unary_unary = grpc.unary_unary_rpc_method_handler
-_stream_unary = grpc.stream_unary_rpc_method_handler
+async def _only(requests: AsyncIterator[Any]) -> Any:
+    """Return the one message of a unary request."""
+    async for request in requests:
+        return request
+    raise Reject(Reason.MALFORMED_REQUEST, "the request ended without a message")
+
+
+def _counted(call: Call, message: bytes) -> bytes:
+    call.bytes_out += len(message)
+    call.messages_out += 1
+    return message
 
 
 def _code(context: Context) -> int:
