@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mesh.errors import StartError
-from proxy.interceptors.access_log import AccessLog, record
+from proxy.interceptors.access_log import AccessLog, line
 
 FLUSH_SECONDS = 0.2
 
@@ -60,7 +59,7 @@ class _Writer(threading.Thread):
         self._output.close()
 
     def _flush(self) -> None:
-        lines = [json.dumps(record(ended_ns, call)) for ended_ns, call in self._log.take()]
+        lines = [line(ended_ns, call) for ended_ns, call in self._log.take()]
         if lines:
             self._output.write(("\n".join(lines) + "\n").encode())
 

