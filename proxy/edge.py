@@ -28,8 +28,8 @@ from proxy.admin.state import MeshState
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
 from proxy.engines.aio.channels import Channels
-from proxy.engines.aio.engine import AioEngine
 from proxy.engines.engine import INTERNAL, PUBLIC, Engine, Listener
+from proxy.engines.factory import make_engine
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
 from proxy.routing.table import EDGE_SERVICE
 from proxy.stack import Stack, StackOptions
@@ -58,7 +58,7 @@ class Edge:
         self.state = MeshState(options.breaker, local)
         self.dispatcher = Dispatcher(clock, options.limits, self.stack.routed, self.stack.local)
         self.dispatcher.tables = self.state.tables
-        self.engine: Engine = AioEngine(self.dispatcher)
+        self.engine: Engine = make_engine(options.engine, self.dispatcher)
         self.watcher = RegistryWatcher(options.control, self.apply)
         self.info = EdgeInfo(
             instance_id=options.instance_id or f"edge-{socket.gethostname()}-{os.getpid()}",

@@ -15,7 +15,8 @@ from mesh.resilience.breaker import BreakerOptions
 from proxy.call.limits import Limits
 from proxy.interceptors.deadline import DeadlineOptions
 
-ENGINES = ("aio",)
+# The first is the default: the fastest that can run here.
+ENGINES = ("auto", "wire", "aio")
 
 # "-" is standard output, "off" is none, else a path.
 ACCESS_LOG_OFF = "off"

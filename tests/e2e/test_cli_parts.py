@@ -49,7 +49,7 @@ def test_two_edges_on_one_registry_are_both_shown(control: str, tmp_path: Path) 
         running[1].kill()
         table = mesh("services", "--control", control).stdout
         assert f"edge west at {ready[1]['internal']}: does not answer (UNAVAILABLE)\n" in table
-        assert f"edge east at {ready[0]['internal']}: engine aio" in table
+        assert f"edge east at {ready[0]['internal']}: engine wire" in table
         assert running[0].stop() == 0
         assert [edge.instance_id for edge in edges(control)] in ([], ["west"])
     finally:

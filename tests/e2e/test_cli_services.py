@@ -30,7 +30,7 @@ def test_the_table(demo: RunningMesh) -> None:
     assert [row[0] for row in rows] == sorted(row[0] for row in rows)
     edge = shown.stdout.split("\n\n")[1]
     assert edge.startswith("edge ")
-    assert f"at {demo.internal}: engine aio, calls " in edge
+    assert f"at {demo.internal}: engine wire, calls " in edge
     assert edge.endswith("registry connected\n")
 
 
@@ -47,7 +47,7 @@ def test_the_same_for_programs_from_the_edge_and_from_the_control_process(demo: 
         assert endpoint["address"] == demo.summary["demo"]["orders-1"]
         assert endpoint["breaker"] == "CLOSED"
         (edge,) = known["edges"]
-        assert edge["engine"] == "aio"
+        assert edge["engine"] == "wire"
         assert edge["registry_connected"] is True
         assert endpoint["edges"][edge["instance_id"]]["breaker"] == "CLOSED"
 
