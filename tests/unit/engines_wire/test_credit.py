@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.engines.wire.credit import EARLY, Budget, Lane
@@ -25,6 +25,7 @@ def test_what_has_left_is_given_back() -> None:
     assert lane.receive(EARLY) == EARLY
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_bytes_are_given_back_once_and_never_too_early(data: st.DataObject) -> None:
     lane, received, paid, queued = Lane(0), 0, 0, 0

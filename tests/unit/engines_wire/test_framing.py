@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import struct
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.engines.wire.framing import Meter
@@ -20,6 +20,7 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=LIMIT)), st.lists(st.integers(min_value=0)))
 def test_counts_messages_however_they_are_cut(messages: list[bytes], cuts: list[int]) -> None:
     meter = Meter(LIMIT)
@@ -28,6 +29,7 @@ def test_counts_messages_however_they_are_cut(messages: list[bytes], cuts: list[
     assert (meter.messages, meter.bytes) == (len(messages), sum(map(len, messages)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=LIMIT)), st.integers(LIMIT + 1, 2**32 - 1), st.lists(st.integers(min_value=0)))
 def test_finds_the_first_message_over_the_limit(before: list[bytes], size: int, cuts: list[int]) -> None:
     meter = Meter(LIMIT)

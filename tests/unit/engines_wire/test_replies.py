@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.resilience import outcome
@@ -10,6 +10,7 @@ from proxy.call.reason import Reason
 from proxy.engines.wire import replies
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_messages_survive_their_encoding(text: str) -> None:
     wire = replies.encode_message(text)
@@ -22,6 +23,7 @@ def test_badly_encoded_messages_are_taken_as_they_are(wire: bytes, text: str) ->
     assert replies.decode_message(wire) == text
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_no_message_is_too_odd_to_read(wire: bytes) -> None:
     replies.decode_message(wire)

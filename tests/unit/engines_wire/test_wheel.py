@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.engines.wire.wheel import TICK_SECONDS, Wheel
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1000)), st.lists(st.floats(0, 10), max_size=30))
 def test_nothing_is_early_and_nothing_is_late_by_more_than_a_tick(due: list[float], steps: list[float]) -> None:
     wheel: Wheel[int] = Wheel()
