@@ -184,19 +184,27 @@ class Library(NamedTuple):
 
 
 def load() -> Library:
-    """Return the fast implementation.
+    """Return the fastest implementation that is installed.
 
     Raises:
-        UsageError: ngh2 cannot be imported.
+        UsageError: none is.
 
     """
     try:
-        import ngh2
+        return _load_ngh2()
     except ImportError as error:
-        raise UsageError(
-            "the engine 'wire' needs the package ngh2, which cannot be imported here "
-            f"({error}); install it with 'pip install ngh2', or choose --engine aio"
-        ) from error
+        try:
+            from proxy.engines.wire.h2_pure import load_pure
+        except ImportError:
+            raise UsageError(
+                "the engine 'wire' needs the package ngh2, which cannot be imported here "
+                f"({error}); install it with 'pip install ngh2', or choose --engine aio"
+            ) from error
+        return load_pure()
+
+
+def _load_ngh2() -> Library:
+    import ngh2
 
     def server(options: Http2Options) -> Any:
         connection = ngh2.Connection(ngh2.Role.SERVER, _configuration(ngh2, options))

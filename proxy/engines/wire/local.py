@@ -71,7 +71,7 @@ class _Wrapped(grpc.aio.ServerInterceptor):
             else:
                 request = await anext(requests, None)
                 if request is None:
-                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message")
+                    await _malformed(context, "the call has no message")
             if handler.response_streaming:
                 async with contextlib.aclosing(behaviour(request, context)) as responses:
                     async for response in responses:
@@ -88,8 +88,13 @@ async def _parsed(messages: AsyncIterator[bytes], handler: Handler, context: Con
         try:
             request = parse(message) if parse is not None else message
         except Exception:  # noqa: BLE001 - whatever a parser raises, the message is the client's
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message cannot be parsed")
+            await _malformed(context, "the message cannot be parsed")
         yield request
+
+
+async def _malformed(context: Context, message: str) -> None:
+    reason = Reason.MALFORMED_REQUEST
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message, ((TRAILER.decode(), reason.text),))
 
 
 async def _refuse(_request: object, context: Context) -> None:
