@@ -1,4 +1,4 @@
-"""What happens on a connection, in the pure implementation of HTTP/2."""
+"""What happens on a connection, and what is kept of a stream, in the pure implementation of HTTP/2."""
 
 from __future__ import annotations
 
@@ -79,3 +79,17 @@ class GoAway(NamedTuple):
 
     last_stream_id: int
     error_code: int
+
+
+class OutStream:
+    """What is to be sent on a stream, and which sides have ended."""
+
+    __slots__ = ("ended", "queue", "received_end", "sent_end", "trailers")
+
+    def __init__(self) -> None:
+        self.queue = bytearray()
+        # All was handed over; its end was written; the peer's end came.
+        self.ended = False
+        self.trailers: list[Header] | None = None
+        self.sent_end = False
+        self.received_end = False

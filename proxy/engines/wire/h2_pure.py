@@ -30,6 +30,7 @@ from proxy.engines.wire.h2_events import (
     Closed,
     Data,
     GoAway,
+    OutStream,
     Ping,
     PingAcknowledged,
     Request,
@@ -51,20 +52,6 @@ class OverError(Exception):
     """The connection takes nothing more."""
 
 
-class _Stream:
-    """What is to be sent on a stream, and which sides have ended."""
-
-    __slots__ = ("ended", "queue", "received_end", "sent_end", "trailers")
-
-    def __init__(self) -> None:
-        self.queue = bytearray()
-        # All was handed over; its end was written; the peer's end came.
-        self.ended = False
-        self.trailers: list[Header] | None = None
-        self.sent_end = False
-        self.received_end = False
-
-
 class PureConnection:
     """One connection; see h2.Http2."""
 
@@ -82,7 +69,7 @@ class PureConnection:
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(MAX_WINDOW - 65535)
         self._client = client
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, OutStream] = {}
         self._events: list[Any] = []
         self._unread = bytearray()
         self._preface = b"" if client else _PREFACE
@@ -158,7 +145,7 @@ class PureConnection:
         match event:
             case h2.events.RequestReceived():
                 self._highest = max(self._highest, event.stream_id)
-                self._streams[event.stream_id] = _Stream()
+                self._streams[event.stream_id] = OutStream()
                 add(Request(event.stream_id, _headers(event), event.stream_ended is not None))
             case h2.events.ResponseReceived():
                 add(Response(event.stream_id, _headers(event), event.stream_ended is not None))
@@ -188,7 +175,7 @@ class PureConnection:
             case _:
                 pass
 
-    def _close_when_ended(self, stream_id: int, stream: _Stream) -> None:
+    def _close_when_ended(self, stream_id: int, stream: OutStream) -> None:
         if stream.sent_end and stream.received_end:
             self._close(stream_id, NO_ERROR)
 
@@ -231,7 +218,7 @@ class PureConnection:
         """Open a stream; returns its number."""
         self._check()
         stream_id = self._h2.get_next_available_stream_id()
-        self._streams[stream_id] = stream = _Stream()
+        self._streams[stream_id] = stream = OutStream()
         self._h2.send_headers(stream_id, list(headers), end_stream=end_stream)
         stream.ended = stream.sent_end = end_stream
         return stream_id
