@@ -316,7 +316,7 @@ class PureConnection:
     def remote_settings(self) -> Mapping[int, int]:
         return {int(code): value for code, value in self._h2.remote_settings.items()}
 
-    def _open(self, stream_id: int) -> _Stream:
+    def _open(self, stream_id: int) -> OutStream:
         self._check()
         stream = self._streams.get(stream_id)
         if stream is None or stream.ended:
