@@ -13,7 +13,8 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
-import h2.settings
+from h2.settings import SettingCodes
+from h2.settings import Settings as H2Settings
 from hyperframe.frame import Frame, GoAwayFrame
 
 from proxy.engines.wire.h2 import (
@@ -43,9 +44,6 @@ from proxy.engines.wire.h2_events import (
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_HEADER = 9
-_MAX_STREAM = 2**31 - 1
-
-_Codes = h2.settings.SettingCodes
 
 
 class OverError(Exception):
@@ -60,11 +58,11 @@ class PureConnection:
             client_side=client, header_encoding=None, normalize_outbound_headers=False, validate_outbound_headers=False
         )
         self._h2 = h2.connection.H2Connection(config)
-        values = {_Codes.INITIAL_WINDOW_SIZE: options.stream_window}
+        values = {SettingCodes.INITIAL_WINDOW_SIZE: options.stream_window}
         if not client:
-            values[_Codes.MAX_CONCURRENT_STREAMS] = options.max_streams
-        values[_Codes.MAX_HEADER_LIST_SIZE] = options.max_header_list_bytes // 2
-        self._h2.local_settings = h2.settings.Settings(client=client, initial_values=values)
+            values[SettingCodes.MAX_CONCURRENT_STREAMS] = options.max_streams
+        values[SettingCodes.MAX_HEADER_LIST_SIZE] = options.max_header_list_bytes // 2
+        self._h2.local_settings = H2Settings(client=client, initial_values=values)
         self._h2.decoder.max_header_list_size = options.max_header_list_bytes
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(MAX_WINDOW - 65535)
@@ -260,7 +258,7 @@ class PureConnection:
     def send_shutdown_notice(self) -> None:
         """Announce a GOAWAY."""
         self._check()
-        self._goaway(_MAX_STREAM, NO_ERROR)
+        self._goaway(MAX_WINDOW, NO_ERROR)  # the highest stream as well
 
     def send_goaway(self, error_code: int = 0, *, last_stream_id: int | None = None) -> None:
         """Take no further streams."""
