@@ -42,8 +42,7 @@ from proxy.engines.wire.h2_events import (
     WindowUpdated,
 )
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_FRAME_HEADER = 9
+_PREFACE, _FRAME_HEADER = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 9
 
 
 class OverError(Exception):
