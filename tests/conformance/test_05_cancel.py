@@ -59,6 +59,25 @@ async def test_client_connection_that_breaks_cancels_its_calls(engine: str) -> N
         assert not upstream.connections[0].lost
 
 
+@pytest.mark.parametrize("attempt", range(5))
+async def test_client_that_breaks_off_in_the_middle_of_a_stream(engine: str, attempt: int) -> None:
+    async def endless(stream: Stream) -> None:
+        stream.send_headers(grpc_wire.response_headers())
+        while True:
+            await stream.send_data(grpc_wire.frame(bytes(10_000)))
+            await stream.peer.drained()
+
+    async with H2Upstream(endless).serve() as upstream, run_edge(engine) as edge:
+        edge.register(upstream.address)
+        async with h2_connect(edge.public) as client:
+            call = client.start(grpc_wire.request_headers(METHOD), end=True)
+            await call.until(lambda: len(call.data) >= 100_000 * attempt + 1)
+            client.cut()
+            assert await upstream.streams[0].until_reset() == ErrorCodes.CANCEL
+            record = await edge.call_record()
+        assert (record.status, record.cancelled) == (outcome.CANCELLED, True)
+
+
 @pytest.mark.parametrize("attempt", range(10))
 async def test_cancelled_upload_is_not_taken_for_a_finished_one(engine: str, attempt: int) -> None:
     """An upstream that saw the end of the stream would act on half of it."""

@@ -44,7 +44,7 @@ async def test_unprocessed_stream_is_tried_again(engine: str, first: Script, end
         edge.register(*[one.address, two.address][:endpoints])
         async with h2_connect(edge.public) as client:
             reply = await client.call(METHOD, b"first", b"second")
-        assert (reply.status, reply.messages, reply.reason) == (0, [b"first", b"second"], "")
+        assert (reply.status, reply.messages, reply.reason) == (0, [b"first", b"second"], ""), reply.message
         record = await edge.call_record()
         assert record.attempts == 2
         assert len(one.streams) + len(two.streams) == 2

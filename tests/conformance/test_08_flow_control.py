@@ -89,10 +89,13 @@ async def test_upstream_that_reads_nothing_stalls_the_client(engine: str) -> Non
                     await client.drained()
 
             sending = asyncio.ensure_future(upload())
-            (seen,) = await upstream.until_streams(1)
-            await seen.until(lambda: len(seen.data) >= 65_535)
-            assert await _stalled(progress) < MUCH
-            sending.cancel()
+            try:
+                (seen,) = await upstream.until_streams(1)
+                await seen.until(lambda: len(seen.data) >= 65_535)
+                assert await _stalled(progress) < MUCH
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
             call.reset(ErrorCodes.CANCEL)
             assert await seen.until_reset() == ErrorCodes.CANCEL
             await edge.settled()

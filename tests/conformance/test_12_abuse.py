@@ -105,6 +105,7 @@ async def test_calls_of_others_go_on_during_an_attack(engine: str, attack: Calla
         async with h2_connect(edge.public) as attacker, h2_connect(edge.public) as other:
             attack(attacker)
             replies = await asyncio.gather(*(other.call(METHOD, b"%d" % number) for number in range(20)))
+            assert [(reply.status, reply.message) for reply in replies] == [(0, "")] * 20
             assert [reply.messages for reply in replies] == [[b"%d" % number] for number in range(20)]
             assert other.goaways == []
             attacker.cut()

@@ -37,6 +37,7 @@ class Channels:
             ("grpc.absolute_max_metadata_size", 4 * limits.max_header_bytes),
         )
         self._channels: dict[Endpoint, grpc.aio.Channel] = {}
+        self._idle: grpc.aio.Channel | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
     def get(self, endpoint: Endpoint) -> grpc.aio.Channel:
@@ -67,6 +68,18 @@ class Channels:
             return False
         return True
 
+    async def caught_up(self) -> None:
+        """Wait until all is known that grpc core had to tell when this was called.
+
+        What happens to a call at one moment, such as its end and the reason of it, comes as several events one after
+        the other. All events pass through one queue, so one more, of any channel, shows that those before it have come.
+        """
+        if self._idle is None:
+            self._idle = grpc.aio.insecure_channel("127.0.0.1:9")  # never connected
+        await self._idle.wait_for_state_change(grpc.ChannelConnectivity.SHUTDOWN)  # which it is not, so at once
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+
     def forget(self, endpoints: Iterable[Endpoint]) -> None:
         """Close the channels of endpoints that left, once their calls have ended."""
         for endpoint in endpoints:
@@ -83,7 +96,13 @@ class Channels:
         await asyncio.gather(*self._closing, return_exceptions=True)
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         self._channels.clear()
+        if self._idle is not None:
+            await self._idle.close()
+            self._idle = None
 
+
+# Turns of the loop that grpc.aio takes to hand an event on, and some more.
+_TURNS = 5
 
 # A call on an endpoint that left ends when its client, its upstream or its deadline ends it.
 _FOREVER = 10.0**8

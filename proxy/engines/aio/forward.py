@@ -70,7 +70,7 @@ class Forwarder:
             self._dispatcher.end(call)
 
     async def _attempts(self, call: Call, context: Context) -> None:
-        request = Request(call, self._dispatcher, context)
+        request = Request(call, self._dispatcher, self._channels, context)
         try:
             await self._try_all(call, context, request)
         finally:
@@ -80,7 +80,7 @@ class Forwarder:
         while True:
             endpoint = self._dispatcher.next_endpoint(call)
             channel = self._channels.get(endpoint)
-            attempt = Attempt(call, self._dispatcher, request, context)
+            attempt = Attempt(call, self._dispatcher, self._channels, request, context)
             try:
                 failure = await self._try(attempt, channel)
             except asyncio.CancelledError:
@@ -111,7 +111,9 @@ class Forwarder:
 class Attempt:
     """One try of a call on one endpoint."""
 
-    def __init__(self, call: Call, dispatcher: Dispatcher, request: Request, context: Context) -> None:
+    def __init__(
+        self, call: Call, dispatcher: Dispatcher, channels: Channels, request: Request, context: Context
+    ) -> None:
         self.call = call
         self.code = outcome.UNKNOWN
         self.details = ""
@@ -119,6 +121,7 @@ class Attempt:
         self.trailers: Any = None
         self.headers_sent = False
         self._dispatcher = dispatcher
+        self._channels = channels
         self._request = request
         self._context = context
 
@@ -175,6 +178,7 @@ class Attempt:
         read: asyncio.Task[Any] = asyncio.ensure_future(anext(messages, None))
         try:
             if not headers:
+                await self._channels.caught_up()
                 await asyncio.wait((read,), timeout=HEADERS_ALONE_SECONDS)
                 if read.done():
                     read.result()  # raises when the call failed without headers

@@ -9,9 +9,13 @@ import grpc
 
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
+from proxy.engines.aio.channels import Channels
 
 # A request up to this size can be sent to another endpoint when the first one turns out to be away.
 REPLAY_BYTES = 64 * 1024
+
+# An end of the request that follows its message faster than this came in the same frame, or near enough.
+AT_ONCE_SECONDS = 0.001
 
 Upstream = grpc.aio.StreamStreamCall[bytes, bytes]
 
@@ -19,13 +23,21 @@ Upstream = grpc.aio.StreamStreamCall[bytes, bytes]
 class Request:
     """The messages of a client, passed to one upstream call at a time."""
 
-    def __init__(self, call: Call, dispatcher: Dispatcher, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        dispatcher: Dispatcher,
+        channels: Channels,
+        context: grpc.aio.ServicerContext[bytes, bytes],
+    ) -> None:
         self._call = call
         self._dispatcher = dispatcher
+        self._channels = channels
         self._context = context
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._ended = False
+        self._read_at = 0.0
         # A read outlives the attempt that began it: cut off, it would take the message with it.
         self._reading: asyncio.Task[Any] | None = None
         # What was read but its write was cut off by the end of an attempt stands in `_kept` as well.
@@ -41,7 +53,8 @@ class Request:
                 await _write(upstream, message)
             while (read := await self._read()) is not None:
                 await _write(upstream, read)
-            await upstream.done_writing()
+            if await self._truly_ended():
+                await upstream.done_writing()
         except (grpc.aio.AioRpcError, grpc.aio.InternalError):
             # The upstream ended the call first: what it said is read on the other side.
             return
@@ -75,6 +88,7 @@ class Request:
             raise limits.message_too_large(size, "client")
         call.bytes_in += size
         call.messages_in += 1
+        self._read_at = self._dispatcher.now()
         if self.replayable:
             self._keep(message)
         return bytes(message)
@@ -87,6 +101,17 @@ class Request:
         message = await asyncio.shield(self._reading)
         self._reading = None
         return message
+
+    async def _truly_ended(self) -> bool:
+        """Tell whether the client sent all: an upstream must not take a cancelled upload for a finished one.
+
+        grpc tells a cancellation as an end of the messages first, and only then as what it is.
+        """
+        call = self._call
+        if call.messages_in == 1 and self._dispatcher.now() - self._read_at < AT_ONCE_SECONDS:
+            return True  # the one message of a unary request came together with its end
+        await self._channels.caught_up()
+        return not self._context.cancelled()
 
     def _keep(self, message: bytes) -> None:
         self._kept_bytes += len(message)
