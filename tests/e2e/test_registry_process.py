@@ -55,7 +55,9 @@ async def test_one_data_directory_is_for_one_process(tmp_path: Path) -> None:
     async with control_process(tmp_path):
         code, said = await ControlProcess(tmp_path).fail_to_start()
     assert code == 1
-    expected = f"another control process uses the data directory {tmp_path}: stop it, or choose another directory"
+    expected = (
+        f"another control process uses the data directory {tmp_path}: stop it, or choose another one with --data-dir"
+    )
     assert said == f"mesh: {expected}\n"
 
 
@@ -66,7 +68,7 @@ async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         code, said = await second.fail_to_start()
     assert code == 1
     assert said == (
-        f"mesh: cannot listen on {control.address} (Address already in use): free it, or choose another with --listen\n"
+        f"mesh: cannot listen on {control.address} (Address already in use): free it, or choose another with --listen HOST:PORT\n"
     )
 
 
