@@ -68,7 +68,8 @@ async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         code, said = await second.fail_to_start()
     assert code == 1
     assert said == (
-        f"mesh: cannot listen on {control.address} (Address already in use): free it, or choose another with --listen HOST:PORT\n"
+        f"mesh: cannot listen on {control.address} (Address already in use): free it, "
+        "or choose another with --listen HOST:PORT\n"
     )
 
 
