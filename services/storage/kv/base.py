@@ -1,7 +1,8 @@
 """The revisioned key-value interface that Registry and Config stand on, in the shape of etcd's.
 
-A revision grows by one with each request that changes something; all changes of one request share it. Keys are text
-and ordered by code point. Every driver must behave alike; what one of them cannot do is not in here.
+A revision grows with each request that changes something (by one, but for what a driver keeps for itself); all changes
+of one request share it. Keys are text and ordered by code point. Every driver must behave alike; what one of them
+cannot do is not in here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import abc
 import enum
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from mesh.errors import MeshError, Source
 
@@ -25,6 +27,15 @@ class StorageError(KvError):
     """The request could not be made durable. Nothing of it is visible now, and trying again may help."""
 
     retryable = True
+
+
+class OutcomeUnknownError(StorageError):
+    """The request was under way when the store went out of reach: it may have been carried out, or be so even now.
+
+    Trying again is safe only where doing it twice does no harm. Read, and decide anew.
+    """
+
+    retryable = False
 
 
 class RequestError(KvError):
@@ -187,7 +198,7 @@ class TxnReply:
 class LeaseReply:
     header: Header
     lease_id: int
-    # Seconds: as granted, and left now.
+    # Seconds: as granted, which may be more than was asked for (etcd counts in whole seconds), and left now.
     ttl: float
     remaining: float
 
@@ -195,8 +206,15 @@ class LeaseReply:
 class Store(abc.ABC):
     """A driver. Reads see committed state only; a write returns when it is durable.
 
-    Raises `StorageError` from any write, `RequestError` for what no store would take.
+    Raises `StorageError` when it cannot be served now, from writes `OutcomeUnknownError` where that cannot be told, and
+    `RequestError` for what no store would take. Use as `async with store`, which opens and closes it.
     """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     @property
     @abc.abstractmethod
@@ -218,7 +236,8 @@ class Store(abc.ABC):
     ) -> TxnReply:
         """Run `then` if all of `compares` hold, else `orelse`, at one revision.
 
-        `grant` is granted if the comparisons hold, before `then` runs, which may bind keys to it.
+        `grant` is granted if the comparisons hold, before `then` runs, which may bind keys to it. A key that is put in
+        one of the two lists may not be put or deleted again in the same list.
 
         Raises:
             LeaseNotFoundError: an operation binds a key to a lease that does not exist; nothing is done.

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from mesh.clock import Clock, SystemClock
 from services.storage.kv.base import (
@@ -99,12 +99,9 @@ class EmbeddedStore(Store):
             log.close()
             raise
 
-    async def __aenter__(self) -> EmbeddedStore:
+    async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._commits()), asyncio.create_task(self._ticks())]
         return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
     @property
     def header(self) -> Header:

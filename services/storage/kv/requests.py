@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.storage.kv.base import (
     MAX_REQUEST_BYTES,
     MAX_TXN_OPERATIONS,
     Compare,
+    Delete,
     Grant,
     KeyValue,
     Operation,
@@ -60,6 +62,21 @@ def check_txn(txn: Txn) -> None:
         size += len(op.key.encode()) + (len(op.value) if isinstance(op, Put) else 0)
     if size > MAX_REQUEST_BYTES:
         raise RequestError(f"a request has at most {MAX_REQUEST_BYTES} bytes, this one {size}")
+    _check_twice(txn.then)
+    _check_twice(txn.orelse)
     grant = txn.grant
     if grant is not None and not (0 < grant.lease_id <= MAX_LEASE_ID and 0 < grant.ttl < float("inf")):
         raise RequestError("a lease needs a positive id below 2**63 and a positive ttl")
+
+
+def _check_twice(ops: Sequence[Operation]) -> None:
+    """Refuse what might change a key twice, judged by the request alone, as etcd does."""
+    puts: set[str] = set()
+    for op in ops:
+        if isinstance(op, Put):
+            if op.key in puts:
+                raise RequestError(f"key '{op.key}' is changed twice in one transaction")
+            puts.add(op.key)
+    for op in ops:
+        if isinstance(op, Delete) and any(key.startswith(op.key) if op.prefix else key == op.key for key in puts):
+            raise RequestError(f"a key at '{op.key}' is both put and deleted in one transaction")

@@ -232,8 +232,7 @@ class _Step:
                 return self._find(key, prefix=prefix)
 
     def _change(self, kind: EventKind, key: str, kv: KeyValue | None) -> None:
-        if key in self._kvs:
-            raise RequestError(f"key '{key}' is changed twice in one transaction")
+        assert key not in self._kvs, "check_txn sees to it that no key changes twice"
         self._events.append(Event(kind, key, kv, self._get(key)))
         self._kvs[key] = kv
 
