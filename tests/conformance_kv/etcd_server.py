@@ -47,7 +47,7 @@ class EtcdMember:
         """Start the process; see `wait`."""
         log = (self.folder / f"{self.name}.log").open("ab")
         command = [
-            *(BIN / "etcd", "--name", self.name, "--data-dir", self.folder / self.name),
+            *(str(BIN / "etcd"), "--name", self.name, "--data-dir", str(self.folder / self.name)),
             *("--listen-client-urls", f"{self.scheme}://{self.client}"),
             *("--advertise-client-urls", f"{self.scheme}://{self.client}"),
             *("--listen-peer-urls", f"http://{self.peer}", "--initial-advertise-peer-urls", f"http://{self.peer}"),
@@ -97,8 +97,10 @@ class EtcdMember:
         return (self.folder / f"{self.name}.log").read_text()
 
     def etcdctl(self, *arguments: str) -> str:
-        command = [BIN / "etcdctl", "--endpoints", f"{self.scheme}://{self.client}", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=_environment())
+        command = [str(BIN / "etcdctl"), "--endpoints", f"{self.scheme}://{self.client}", *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=_environment()
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import TypeAlias
 
 import grpc
 
@@ -14,6 +15,8 @@ from services.storage.kv.etcd.failures import Verdict, judge
 from services.storage.kv.etcd.members import KEEPALIVE, Members
 
 Reply = v3.LeaseKeepAliveResponse
+# In quotes: this is generic only in grpc's type stubs.
+Stream: TypeAlias = "grpc.aio.StreamStreamCall[v3.LeaseKeepAliveRequest, Reply]"
 
 
 class KeepAlives:
@@ -51,19 +54,8 @@ class KeepAlives:
             try:
                 metadata = await self._members.metadata()
                 token = dict(metadata).get("token", "")
-                call = member.stream(KEEPALIVE)(metadata=metadata)
-                # Replies to these are still to come.
-                self._outbox = list(self._waiting)
-                sending = asyncio.create_task(self._send(call))
-                try:
-                    while isinstance(reply := await call.read(), Reply):
-                        self._answer(reply)
-                        backoff.reset()
-                finally:
-                    sending.cancel()
-                    with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                        await sending
-                    call.cancel()
+                with self._members.stream(member, KEEPALIVE, metadata) as call:
+                    await self._carry(call, backoff)
             except grpc.aio.AioRpcError as error:
                 if judge(error.code(), error.details() or "") is Verdict.TOKEN:
                     with contextlib.suppress(StorageError):
@@ -77,6 +69,20 @@ class KeepAlives:
             self._members.failed(member)
             await asyncio.sleep(backoff.next())
 
+    async def _carry(self, call: Stream, backoff: Backoff) -> None:
+        """Use one stream until it ends."""
+        # No other stream will bring replies to what has been asked for so far.
+        self._outbox = list(self._waiting)
+        sending = asyncio.create_task(self._send(call))
+        try:
+            while isinstance(reply := await call.read(), Reply):
+                self._answer(reply)
+                backoff.reset()
+        finally:
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await sending
+
     def fail(self) -> None:
         """Tell all who wait that nothing will come any more."""
         for answer in self._waiting.values():
@@ -84,7 +90,7 @@ class KeepAlives:
             answer.exception()  # nobody may be waiting any more
         self._waiting.clear()
 
-    async def _send(self, call: grpc.aio.StreamStreamCall) -> None:  # type: ignore[type-arg]
+    async def _send(self, call: Stream) -> None:
         while True:
             await self._asked.wait()
             self._asked.clear()

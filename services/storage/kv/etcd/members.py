@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -107,7 +108,12 @@ class Members:
         self._index = 0
         self._token = ""
         self._authenticating = asyncio.Lock()
-        self.closed = False
+        self._streams: set[Any] = set()
+        self._closing = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        return self._closing.is_set()
 
     @property
     def current(self) -> Member:
@@ -127,6 +133,33 @@ class Members:
         if not self._token:
             await self.renew_token("")
         return (_LEADER, ("token", self._token))
+
+    @contextlib.contextmanager
+    def stream(
+        self, member: Member, method: Method[Q, R], metadata: tuple[tuple[str, str], ...]
+    ) -> Iterator[grpc.aio.StreamStreamCall[Q, R]]:
+        """Give a stream, which ends with the block or with the store, whichever comes first."""
+        call = member.stream(method)(metadata=metadata)
+        self._streams.add(call)
+        try:
+            yield call
+        finally:
+            self._streams.discard(call)
+            call.cancel()
+
+    async def begin(self, call: grpc.aio.StreamStreamCall[Q, R], request: Q) -> None:
+        """Send the first request of a stream."""
+        # grpc.aio forgets whoever waits for a call to begin when that call is cancelled.
+        writing, closing = asyncio.ensure_future(call.write(request)), asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait((writing, closing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            closing.cancel()
+            if not writing.done():
+                writing.cancel()
+        if self.closed:
+            raise asyncio.CancelledError
+        await writing
 
     async def renew_token(self, old: str) -> None:
         """Get a token in the place of `old`, unless another call has done so meanwhile.
@@ -193,7 +226,10 @@ class Members:
         raise AssertionError
 
     async def close(self) -> None:
-        self.closed = True
+        self._closing.set()
+        # Closing a channel leaves those alone that have only just begun.
+        for call in self._streams:
+            call.cancel()
         for member in self._members:
             await member.channel.close()
 

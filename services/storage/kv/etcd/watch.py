@@ -55,16 +55,16 @@ async def _stream(
     members: Members, member: Member, metadata: tuple[tuple[str, str], ...], assembler: Assembler
 ) -> AsyncGenerator[Batch, None]:
     """Yield what one stream brings, until it breaks."""
-    call = member.stream(WATCH)(metadata=metadata)
     try:
-        await call.write(assembler.request())
-        while isinstance(response := await call.read(), v3.WatchResponse):
-            if response.compact_revision:
-                raise CompactedError(response.compact_revision)
-            if response.canceled:
-                raise _RefusedError(response.cancel_reason.removeprefix("etcdserver: "))
-            for batch in assembler.feed(response):
-                yield batch
+        with members.stream(member, WATCH, metadata) as call:
+            await members.begin(call, assembler.request())
+            while isinstance(response := await call.read(), v3.WatchResponse):
+                if response.compact_revision:
+                    raise CompactedError(response.compact_revision)
+                if response.canceled:
+                    raise _RefusedError(response.cancel_reason.removeprefix("etcdserver: "))
+                for batch in assembler.feed(response):
+                    yield batch
     except grpc.aio.AioRpcError as error:
         if judge(error.code(), error.details() or "") is Verdict.TOKEN:
             raise _RefusedError(error.details()) from error
@@ -73,5 +73,3 @@ async def _stream(
         task = asyncio.current_task()
         if not members.closed or (task is not None and task.cancelling()):
             raise
-    finally:
-        call.cancel()
