@@ -24,7 +24,7 @@ _MAX_PORT = 65535
 def default_control() -> str:
     """Return where clients look for the control services: `MESH_CONTROL`, else where `mesh up` puts them."""
     value = os.environ.get(CONTROL_VARIABLE, "").strip()
-    return parse_address(value, CONTROL_VARIABLE) if value else DEFAULT_INTERNAL
+    return parse_addresses(value, CONTROL_VARIABLE) if value else DEFAULT_INTERNAL
 
 
 def default_data_dir() -> Path:
@@ -51,6 +51,11 @@ def parse_address(text: str, what: str, *, port_zero: bool = False) -> str:
     if not (port.isascii() and port.isdigit() and lowest <= int(port) <= _MAX_PORT):
         raise UsageError(f"{what}: the port in '{text}' is not a number from {lowest} to {_MAX_PORT}")
     return f"{host}:{int(port)}"
+
+
+def parse_addresses(text: str, what: str) -> str:
+    """Return `text` as "HOST:PORT[,HOST:PORT...]" in one spelling; `UsageError` as with `parse_address`."""
+    return ",".join(parse_address(address, what) for address in text.split(","))
 
 
 def _valid_host(host: str, *, ipv6: bool) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from mesh.errors import UsageError
-from mesh.options import DEFAULT_ADMIN, DEFAULT_INTERNAL, DEFAULT_PUBLIC, parse_address, require
+from mesh.options import DEFAULT_ADMIN, DEFAULT_INTERNAL, DEFAULT_PUBLIC, parse_address, parse_addresses, require
 from mesh.resilience.breaker import BreakerOptions
 from proxy.call.limits import Limits
 from proxy.interceptors.deadline import DeadlineOptions
@@ -26,7 +26,7 @@ ACCESS_LOG_OFF = "off"
 class EdgeOptions:
     """How an edge runs. Addresses are "HOST:PORT"; port 0 takes a free one."""
 
-    # Where the registry is: the control process, or the internal listener of another edge.
+    # Where the registry is: the control process, or the internal listener of another edge; with commas, several.
     control: str
     public: str = DEFAULT_PUBLIC
     internal: str = DEFAULT_INTERNAL
@@ -50,7 +50,7 @@ class EdgeOptions:
             UsageError: one of them makes no sense; the message names it.
 
         """
-        parse_address(self.control, "--control")
+        parse_addresses(self.control, "--control")
         for name in ("public", "internal", "admin"):
             parse_address(getattr(self, name), f"--{name}", port_zero=True)
         require(self.engine in ENGINES, f"--engine: '{self.engine}' is none of {', '.join(ENGINES)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from services.registry import validation
 from services.registry.domain import Registry
 from services.registry.servicer import SERVICE as REGISTRY
 from services.registry.servicer import GrpcRegistry
-from services.storage.kv.base import StorageError
+from services.storage.kv.base import StorageError, Store
 from services.storage.kv.embedded import EmbeddedStore
+from services.storage.kv.urls import check_url, is_etcd, open_store
 
 LISTEN_OPTION = "--listen"
 DATABASE = "kv.db"
@@ -42,11 +44,15 @@ class ControlOptions:
     listen: str
     # Made if it does not exist; one control process at a time uses it.
     data_dir: Path
+    # The URL of what holds the state, when it is not a file in `data_dir`; any number of processes may use one etcd.
+    store: str = ""
     # Seconds that unary calls get to finish when the process stops.
     grace: float = DEFAULT_GRACE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "listen", parse_address(self.listen, LISTEN_OPTION, port_zero=True))
+        if self.store:
+            check_url(self.store)
         require(0 <= self.grace <= 3600, f"--grace: '{self.grace:g}' is not a number of seconds from 0 to 3600")
 
 
@@ -57,26 +63,35 @@ async def run_control(options: ControlOptions, process: Process) -> None:
         StartError: the data directory or the address cannot be used.
 
     """
-    async with EmbeddedStore.open(options.data_dir / DATABASE) as store, Registry(store) as registry:
+    async with _store(options) as store, Registry(store) as registry:
         services = [Hosted(REGISTRY, lambda server: add_RegistryServicer_to_server(GrpcRegistry(registry), server))]
         host = Host(options.listen, services, option=LISTEN_OPTION)
         address = await host.start()
         try:
-            async with _registered(registry, address, [hosted.name for hosted in services]):
+            # On a file the same after a restart: it replaces what a killed process left. On etcd there are others.
+            me = secrets.token_hex(4) if is_etcd(options.store) else store.header.cluster_id[:8]
+            async with _registered(registry, address, f"control-{me}", [hosted.name for hosted in services]):
                 process.ready({"control": address})
                 await process.stop.wait()
         finally:
             await host.stop(options.grace)
 
 
+def _store(options: ControlOptions) -> Store:
+    if options.store:
+        return open_store(options.store)
+    return EmbeddedStore.open(options.data_dir / DATABASE)
+
+
 @contextlib.asynccontextmanager
-async def _registered(registry: Registry, address: str, grpc_services: list[str]) -> AsyncIterator[None]:
+async def _registered(
+    registry: Registry, address: str, instance_id: str, grpc_services: list[str]
+) -> AsyncIterator[None]:
     """Keep this process in its own registry."""
     host, _, port = address.rpartition(":")
     instance = Instance(
         service=SERVICE,
-        # The same after a restart on the same data, which therefore replaces what a killed process left behind.
-        instance_id=f"control-{registry.header.cluster_id[:8]}",
+        instance_id=instance_id,
         endpoints=[f"{_ANY_ADDRESS.get(host, host)}:{port}"],
         weight=validation.DEFAULT_WEIGHT,
         grpc_services=grpc_services,

@@ -14,6 +14,7 @@ from mesh.options import (
     DEFAULT_PUBLIC,
     default_control,
     parse_address,
+    parse_addresses,
 )
 from proxy.options import ENGINES, EdgeOptions
 
@@ -34,10 +35,10 @@ Control = Annotated[
     str | None,
     typer.Option(
         "--control",
-        metavar="HOST:PORT",
+        metavar="HOST:PORT[,...]",
         help=(
-            "Where the control services are: the internal listener of any edge, or the control process itself. "
-            f"Default: ${CONTROL_VARIABLE}, else {DEFAULT_INTERNAL}."
+            "Where the control services are: the internal listener of any edge, or the control process itself; with "
+            f"several, whichever serves. Default: ${CONTROL_VARIABLE}, else {DEFAULT_INTERNAL}."
         ),
     ),
 ]
@@ -91,7 +92,7 @@ LifelineFd = Annotated[int | None, typer.Option("--lifeline-fd", hidden=True)]
 
 def control_address(given: str | None) -> str:
     """Return the address of the control services: what was given, else the environment's, else the default."""
-    return default_control() if given is None else parse_address(given, "--control")
+    return default_control() if given is None else parse_addresses(given, "--control")
 
 
 def listen_address(given: str | None, option: str) -> str | None:

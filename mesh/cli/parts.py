@@ -18,7 +18,11 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command(
         "control",
-        epilog=arguments.examples("mesh control", "mesh control --listen 10.0.0.5:7713 --data-dir /var/lib/meshplane"),
+        epilog=arguments.examples(
+            "mesh control",
+            "mesh control --listen 10.0.0.5:7713 --data-dir /var/lib/meshplane",
+            "mesh control --listen 10.0.0.5:7713 --store etcd://10.0.0.7:2379,10.0.0.8:2379,10.0.0.9:2379",
+        ),
     )(control)
     app.command(
         "edge",
@@ -35,6 +39,15 @@ def control(
         str, typer.Option(metavar="HOST:PORT", help="Where it takes calls; port 0 is any free one.")
     ] = DEFAULT_CONTROL_LISTEN,
     data_dir: arguments.DataDir = None,
+    store: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="What holds the state: sqlite:///PATH, or etcd://HOST:PORT[,HOST:PORT...] for several control "
+            "processes on one fleet.  \\[default: a file in --data-dir]",
+            show_default=False,
+        ),
+    ] = "",
     grace: arguments.Grace = arguments.DEFAULT_GRACE,
     as_json: arguments.Json = False,
     debug: arguments.Debug = False,
@@ -49,6 +62,7 @@ def control(
     options = ControlOptions(
         listen=parse_address(listen, "--listen", port_zero=True),
         data_dir=data_dir or default_data_dir(),
+        store=store,
         grace=grace,
     )
     process = Announcing(ready_fd, lifeline_fd, debug, name="control", as_json=as_json)

@@ -20,11 +20,11 @@ from mesh.api.registry.v1 import (
     RegisterRequest,
     RegistryStub,
 )
-from mesh.discovery.backoff import Backoff
 from mesh.discovery.channel import control_channel, mesh_error
 from mesh.discovery.convert import health_to_proto, instance_to_proto
 from mesh.discovery.errors import RefusedError, ReplacedError
 from mesh.discovery.model import Health, Instance
+from mesh.discovery.targets import Targets
 
 if TYPE_CHECKING:
     from mesh.api.registry.v1.registry_pb2_grpc import RegistryAsyncStub  # exists for type checkers only
@@ -35,7 +35,7 @@ LEAVE_TIMEOUT = 2.0
 
 
 class Registration:
-    """Keeps `instance` registered at the registry behind `target`.
+    """Keeps `instance` registered at the registry behind `target`, one address or several ("A,B").
 
     It renews the lease at a third of its time to live, registers again when the lease is gone, passes health on, and
     deregisters when it is cancelled. An empty instance id is filled in here, so that a retry registers the same one.
@@ -50,7 +50,7 @@ class Registration:
         on_event: Callable[[str], None] | None = None,
     ) -> None:
         """Tell `on_event` in a sentence whenever something changes for the registration."""
-        self._target = target
+        self._targets = Targets(target)
         self._instance = instance if instance.instance_id else dataclasses.replace(instance, instance_id=_make_id())
         self._ttl = ttl
         self._on_event = on_event
@@ -94,25 +94,24 @@ class Registration:
             ReplacedError: another registration took its service and id.
 
         """
-        backoff = Backoff()
         try:
             while True:
                 try:
-                    async with control_channel(self._target) as channel:
-                        await self._keep(RegistryStub(channel), backoff)
+                    async with control_channel(self._targets.current) as channel:
+                        await self._keep(RegistryStub(channel))
                 except grpc.aio.AioRpcError as error:
                     self._lost(error)
                 except TimeoutError:
-                    self._say_away(f"the control service at {self._target} does not answer in time, retrying")
-                await asyncio.sleep(backoff.next())
+                    self._say_away(f"the control service at {self._targets.current} does not answer in time, retrying")
+                await asyncio.sleep(self._targets.move_on())
         finally:
             await self._leave()
 
-    async def _keep(self, stub: RegistryAsyncStub, backoff: Backoff) -> None:
+    async def _keep(self, stub: RegistryAsyncStub) -> None:
         """Register unless there is a lease, then renew it until that fails."""
         if not self._lease_id:
             await self._register(stub)
-            backoff.reset()
+            self._targets.reset()
         call = stub.KeepAlive()
         call.add_done_callback(lambda _: self._wake.set())
         while True:
@@ -126,7 +125,7 @@ class Registration:
                 reply = await call.read()  # raises the status of a stream that has failed
             if not isinstance(reply, KeepAliveResponse):
                 return  # the end of the stream
-            backoff.reset()
+            self._targets.reset()
             if reply.state == LEASE_STATE_REPLACED:
                 self._lease_id = 0
                 raise ReplacedError(
@@ -158,7 +157,7 @@ class Registration:
         self._wake.clear()
 
     def _lost(self, error: grpc.aio.AioRpcError) -> None:
-        found = mesh_error(error, self._target)
+        found = mesh_error(error, self._targets.current)
         if isinstance(found, RefusedError):
             raise found from error
         self._say_away(f"{found}, retrying")
@@ -181,10 +180,21 @@ class Registration:
         if not self._lease_id:
             return
         lease_id, self._lease_id = self._lease_id, 0
-        with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError):
-            async with asyncio.timeout(LEAVE_TIMEOUT), control_channel(self._target) as channel:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                for _ in range(len(self._targets)):
+                    if await self._deregister(lease_id):
+                        self._say("deregistered")
+                        return
+                    self._targets.move_on()
+
+    async def _deregister(self, lease_id: int) -> bool:
+        try:
+            async with control_channel(self._targets.current) as channel:
                 await RegistryStub(channel).Deregister(DeregisterRequest(lease_id=lease_id), timeout=LEAVE_TIMEOUT)
-                self._say("deregistered")
+        except grpc.aio.AioRpcError:
+            return False
+        return True
 
 
 def _make_id() -> str:

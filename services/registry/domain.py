@@ -127,7 +127,7 @@ class Registry:
     ) -> tuple[LeaseState.ValueType, float]:
         """Renew a lease, with a new health if given; return its state and its seconds to live."""
         try:
-            self._key_of(lease_id)
+            await self._key_of(lease_id)
             reply = await self._store.keepalive(lease_id)
             if health is not None:
                 await self.update(lease_id, lambda instance: setattr(instance, "health", health))
@@ -145,7 +145,7 @@ class Registry:
 
         """
         for _ in range(MAX_ATTEMPTS):
-            key = self._key_of(lease_id)
+            key = await self._key_of(lease_id)
             old = self._view.instances[key].instance
             new = copy.copy(old)
             change(new)
@@ -169,11 +169,10 @@ class Registry:
 
     async def deregister(self, lease_id: int) -> Header:
         """End a lease and remove its instance; nothing, if that is so already."""
-        if self._view.lease_key(lease_id) is None:
-            return self.header
         try:
+            await self._key_of(lease_id)
             reply = await self._store.revoke(lease_id)
-        except LeaseNotFoundError:
+        except (LeaseLostError, LeaseNotFoundError):
             return self.header
         await self._live.caught_up(reply.revision)
         return self._header_at(reply.revision)
@@ -201,6 +200,8 @@ class Registry:
         resumes = start_revision > 0 and cluster_id == self._store.header.cluster_id
         if resumes:
             seen = start_revision - 1
+            if seen > self._view.revision:
+                await self._live.catch_up()  # it comes from another control process, which was ahead of this one
         while True:
             moved = self._live.moved
             kept = None if seen is None else self._view.since(seen)
@@ -224,8 +225,11 @@ class Registry:
     def _header_at(self, revision: int) -> Header:
         return Header(cluster_id=self._store.header.cluster_id, revision=revision)
 
-    def _key_of(self, lease_id: int) -> records.Key:
+    async def _key_of(self, lease_id: int) -> records.Key:
         key = self._view.lease_key(lease_id)
+        if key is None and not self._view.is_replaced(lease_id):
+            await self._live.catch_up()  # another control process may have granted it just now
+            key = self._view.lease_key(lease_id)
         if key is None:
             raise LeaseLostError(LEASE_STATE_REPLACED if self._view.is_replaced(lease_id) else LEASE_STATE_GONE)
         return key

@@ -50,6 +50,10 @@ class Live:
         if known is None or (known.grpc_services, known.exposure) != (wanted.grpc_services, wanted.exposure):
             yield Put(records.service_key(name), records.encode(wanted))
 
+    async def catch_up(self) -> None:
+        """Wait until the view is where the store is now, whoever brought it there."""
+        await self.caught_up((await self._store.range(records.PREFIX)).header.revision)
+
     async def caught_up(self, revision: int) -> None:
         """Wait until the view has come to `revision`."""
         while self.view.revision < revision:
@@ -86,6 +90,8 @@ class Live:
                         self._move()
             except CompactedError:
                 await self._load()
+            except StorageError:
+                await asyncio.sleep(RETRY_DELAY)  # it stays as it is meanwhile, and goes on from there
 
     async def _fit(self) -> None:
         """Shrink the records of services after instances have left: nobody's request does that."""

@@ -28,7 +28,7 @@ from mesh.api.registry.v1 import (
 from services.registry import validation
 from services.registry.domain import LeaseLostError, Registry
 from services.registry.validation import InvalidError
-from services.storage.kv.base import RequestError, StorageError
+from services.storage.kv.base import OutcomeUnknownError, RequestError, StorageError
 
 SERVICE = "mesh.registry.v1.Registry"
 
@@ -39,6 +39,8 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     LeaseLostError: grpc.StatusCode.NOT_FOUND,
     StorageError: grpc.StatusCode.UNAVAILABLE,
+    # Registering or updating twice does no harm, so clients may take this one like the other.
+    OutcomeUnknownError: grpc.StatusCode.UNAVAILABLE,
 }
 
 # What an UpdateRequest may set, and its check.

@@ -33,7 +33,11 @@ def make_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str]
     """Return a maker of benches by the driver's name: etcd starts only where it is used."""
 
     def make(driver: str) -> Bench:
-        return SqliteBench(tmp_path / uuid.uuid4().hex) if driver == "sqlite" else EtcdBench(request.getfixturevalue("etcd"))
+        return (
+            SqliteBench(tmp_path / uuid.uuid4().hex)
+            if driver == "sqlite"
+            else EtcdBench(request.getfixturevalue("etcd"))
+        )
 
     return make
 

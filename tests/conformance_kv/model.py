@@ -21,7 +21,7 @@ from services.storage.kv.base import (
     Put,
     RequestError,
 )
-from services.storage.kv.state import Txn
+from services.storage.kv.requests import Txn
 
 
 @dataclass
@@ -68,7 +68,9 @@ class Model:
                 decided.edits.append((EventKind.PUT, op.key, op.value, op.lease))
                 written[op.key] = True
                 continue
-            there = {name for name in self.kvs if written.get(name, True)} | {key for key, is_ in written.items() if is_}
+            there = {name for name in self.kvs if written.get(name, True)} | {
+                key for key, is_ in written.items() if is_
+            }
             found = sorted(name for name in there if (name.startswith(op.key) if op.prefix else name == op.key))
             decided.results.append([(name, name not in written) for name in found])
             if isinstance(op, Delete):

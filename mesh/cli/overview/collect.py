@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from mesh.api.edge.v1 import EdgeStub, GetInfoRequest, GetInfoResponse, ListUpst
 from mesh.api.registry.v1 import Instance, ListRequest, RegistryStub, Service
 from mesh.cli.supervisor.ready import dialable
 from mesh.discovery.channel import control_channel, mesh_error
+from mesh.errors import UnreachableError
 from proxy.routing.table import EDGE_SERVICE
 
 REGISTRY_TIMEOUT = 5.0
@@ -56,6 +58,14 @@ async def collect(control: str) -> Overview:
 
 
 async def _listed(control: str) -> tuple[int, list[Service], list[Instance]]:
+    *others, last = control.split(",")
+    for address in others:
+        with contextlib.suppress(UnreachableError):
+            return await _listed_at(address)
+    return await _listed_at(last)
+
+
+async def _listed_at(control: str) -> tuple[int, list[Service], list[Instance]]:
     services: list[Service] = []
     instances: list[Instance] = []
     request = ListRequest()

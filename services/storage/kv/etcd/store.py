@@ -42,7 +42,7 @@ from services.storage.kv.etcd.members import Members
 from services.storage.kv.etcd.options import EtcdOptions
 from services.storage.kv.etcd.watch import follow
 from services.storage.kv.etcd.wire import REVOKED, Layout
-from services.storage.kv.state import Txn, check_txn
+from services.storage.kv.requests import Txn, check_txn
 
 # How often what is too old is compacted away.
 COMPACT_EVERY = 60.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from services.storage.kv.base import Compare, Field, KeyValue, OutcomeUnknownError, Put, Range, TxnReply
-from services.storage.kv.state import Txn
+from services.storage.kv.requests import Txn
 
 MAX_TRIES = 3
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from mesh.api.etcd import v3
 from services.storage.kv.base import Compare, Delete, Field, KeyValue, Operation, Put, Range
-from services.storage.kv.state import Txn
+from services.storage.kv.requests import Txn
 
 REVOKED = b"revoked"
 
