@@ -104,7 +104,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert outcome is decided.error
         if outcome is not None:
             return
-        assert (None, reply.succeeded) == (None, decided.succeeded)
+        assert reply.succeeded == decided.succeeded
         assert reply.results == self.model.apply(decided, reply.header.revision)
 
     @rule(number=st.integers(1, 3))

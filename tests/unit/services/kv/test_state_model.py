@@ -18,6 +18,7 @@ from services.storage.kv.base import (
     KeyValue,
     KvError,
     LeaseNotFoundError,
+    Operation,
     Put,
     Range,
     RequestError,
@@ -58,6 +59,14 @@ REQUESTS: st.SearchStrategy[Request] = st.one_of(
 )
 
 
+def changes_twice(ops: tuple[Operation, ...]) -> bool:
+    """Judged by the request alone: a deletion counts whether or not it finds anything."""
+    puts = [op.key for op in ops if isinstance(op, Put)]
+    deletes = [op for op in ops if isinstance(op, Delete)]
+    hit = any(key.startswith(op.key) if op.prefix else key == op.key for op in deletes for key in puts)
+    return hit or len(puts) > len(set(puts))
+
+
 @dataclass
 class Model:
     """One request at a time, everything copied."""
@@ -94,11 +103,13 @@ class Model:
             actual = getattr(kv, compare.field.name.lower()) if kv else 0
             return (actual == compare.value) is compare.equal
 
+        if any(map(changes_twice, (txn.then, txn.orelse))):
+            return RequestError
         succeeded = all(map(holds, txn.compares))
         grant = txn.grant.lease_id if txn.grant and succeeded else None
         if grant in self.leases:
             return RequestError
-        kvs, touched = dict(self.kvs), set[str]()
+        kvs = dict(self.kvs)
         changes: list[Any] = []
         results: list[tuple[KeyValue, ...]] = []
         for op in txn.then if succeeded else txn.orelse:
@@ -114,9 +125,6 @@ class Model:
                     found = [kv for key, kv in sorted(kvs.items()) if key.startswith(op.key)]
                 edits = [(EventKind.DELETE, kv.key, kv, None) for kv in found] if isinstance(op, Delete) else []
             for edit in edits:
-                if edit[1] in touched:
-                    return RequestError
-                touched.add(edit[1])
                 kvs.pop(edit[1], None)
                 if edit[3] is not None:
                     kvs[edit[1]] = edit[3]
