@@ -66,12 +66,22 @@ class SqliteBench(Bench):
         self.store = await self._opened().__aenter__()
 
     async def crash(self) -> None:
-        # What is in the files now, without the last words of a proper close.
-        old = self._path()
-        self._generation += 1
-        self._path().parent.mkdir(parents=True)
-        for path in old.parent.glob("kv.db*"):
-            shutil.copy(path, self._path().parent / path.name)
+        assert isinstance(self.store, EmbeddedStore)
+        log = self.store._log
+
+        def cut() -> None:
+            old = self._path().parent
+            self._generation += 1
+            self._path().parent.mkdir(parents=True)
+            for path in old.glob("kv.db*"):
+                shutil.copy(path, self._path().parent / path.name)
+
+        def fail(*_: object) -> None:
+            raise OSError("crashed")
+
+        # From now on no commit succeeds, nor has a close last words; what is in the files after the last one is kept.
+        log.write = fail  # type: ignore[method-assign, assignment]
+        await asyncio.get_running_loop().run_in_executor(self.store._thread, cut)
         await self.store.close()
         await self.open()
 
