@@ -115,6 +115,11 @@ class Members:
     def closed(self) -> bool:
         return self._closing.is_set()
 
+    def ended_by_close(self) -> bool:
+        """Tell, of a cancellation in this task, that it was a call's, cancelled with the store, and not the task's."""
+        task = asyncio.current_task()
+        return self.closed and not (task is not None and task.cancelling())
+
     @property
     def current(self) -> Member:
         if self.closed:
@@ -205,7 +210,7 @@ class Members:
             except grpc.aio.AioRpcError as error:
                 code, details = error.code(), error.details() or ""
             except (asyncio.CancelledError, grpc.aio.UsageError):
-                if not self.closed:
+                if not self.ended_by_close():
                     raise
                 code, details = grpc.StatusCode.CANCELLED, "the store has been closed"
             verdict = judge(code, details)

@@ -69,7 +69,5 @@ async def _stream(
         if judge(error.code(), error.details() or "") is Verdict.TOKEN:
             raise _RefusedError(error.details()) from error
     except (asyncio.CancelledError, grpc.aio.UsageError, asyncio.InvalidStateError):
-        # Closing the store cancels its calls; that must not look as if the reader itself had been cancelled.
-        task = asyncio.current_task()
-        if not members.closed or (task is not None and task.cancelling()):
+        if not members.ended_by_close():
             raise
