@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -96,7 +95,7 @@ class Registry:
     async def register(self, instance: Instance, ttl: float) -> Registered:
         """Make a valid instance live, in the place of the one with the same service and id."""
         key = (instance.service, instance.instance_id)
-        instance = copy.copy(instance)
+        instance = _copy(instance)
         instance.ttl_seconds = ttl
         for _ in range(MAX_ATTEMPTS):
             lease_id = secrets.randbelow(2**63 - 1) + 1
@@ -147,7 +146,7 @@ class Registry:
         for _ in range(MAX_ATTEMPTS):
             key = await self._key_of(lease_id)
             old = self._view.instances[key].instance
-            new = copy.copy(old)
+            new = _copy(old)
             change(new)
             if new == old:
                 return self.header, old
@@ -233,6 +232,12 @@ class Registry:
         if key is None:
             raise LeaseLostError(LEASE_STATE_REPLACED if self._view.is_replaced(lease_id) else LEASE_STATE_GONE)
         return key
+
+
+def _copy(instance: Instance) -> Instance:
+    made = Instance()
+    made.CopyFrom(instance)
+    return made
 
 
 async def _happens(event: asyncio.Event, until: float) -> bool:

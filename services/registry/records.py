@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-import copy
+from typing import TypeVar
 
 from mesh.api.registry.v1 import Instance, Service
 from services.storage.kv.base import KeyValue
@@ -21,6 +21,8 @@ REPLACED = PREFIX + "replaced/"
 
 # Enough that whoever comes back is known, few enough that a flapping instance costs nothing.
 MAX_REPLACED = 8
+
+Record = TypeVar("Record", Instance, Service)
 
 # Service and instance id.
 Key = tuple[str, str]
@@ -43,9 +45,10 @@ def parse_key(key: str, prefix: str) -> Key:
     return service, instance_id
 
 
-def encode(record: Instance | Service) -> bytes:
+def encode(record: Record) -> bytes:
     """Return the stored form, without the revisions: the store keeps those."""
-    bare = copy.copy(record)
+    bare = type(record)()
+    bare.CopyFrom(record)  # several times as fast as copy.copy
     bare.ClearField("create_revision")
     bare.ClearField("mod_revision")
     return bare.SerializeToString(deterministic=True)

@@ -124,7 +124,7 @@ class View:
 
     def declared(self, name: str, coming: Instance | None = None) -> Service | None:
         """Return what `name` would be remembered as, were `coming` registered now; None while nothing lives."""
-        tally = self._declared.get(name, _Declared())
+        tally = self._declared.get(name) or _Declared()
         going = None if coming is None else self.instances.get((name, coming.instance_id))
         live, public, names = tally.live, tally.public, set(tally.grpc_services)
         if going is not None:

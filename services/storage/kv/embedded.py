@@ -31,7 +31,7 @@ from services.storage.kv.base import (
     TxnReply,
 )
 from services.storage.kv.leases import Countdown, remaining_after_restart
-from services.storage.kv.requests import Compact, Outcome, Request, Revoke, Txn, check_txn
+from services.storage.kv.requests import Compact, Outcome, Request, Revoke, Txn
 from services.storage.kv.sqlite import Loaded, SqliteLog
 from services.storage.kv.state import Prepared, State
 
@@ -125,7 +125,6 @@ class EmbeddedStore(Store):
         grant: Grant | None = None,
     ) -> TxnReply:
         txn = Txn(tuple(compares), tuple(then), tuple(orelse), grant)
-        check_txn(txn)
         outcome = await self._submit(txn)
         return TxnReply(self._header_at(outcome), outcome.succeeded, outcome.results)
 

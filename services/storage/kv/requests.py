@@ -71,6 +71,8 @@ def check_txn(txn: Txn) -> None:
 
 def _check_twice(ops: Sequence[Operation]) -> None:
     """Refuse what might change a key twice, judged by the request alone, as etcd does."""
+    if len(ops) < 2:
+        return
     puts: set[str] = set()
     for op in ops:
         if isinstance(op, Put):
