@@ -27,7 +27,7 @@ from mesh.api.registry.v1 import (
 from mesh.errors import MeshError, Source
 from services.registry import paging, records
 from services.registry.live import Live
-from services.registry.view import KEEP_CHANGES, View
+from services.registry.view import KEEP_CHANGES, Revision, View
 from services.storage.kv.base import (
     Grant,
     LeaseNotFoundError,
@@ -41,6 +41,8 @@ from services.storage.kv.base import (
 PROGRESS_INTERVAL = 10.0
 # What a page holds at most, below the 4 MiB that gRPC clients take by default.
 MAX_PAGE_BYTES = 3 << 20
+# Watchers of one service get the same messages, at about the same time.
+MAX_RESPONSES = 256
 # How often a write is decided anew because others came between; each time one of them got on.
 MAX_ATTEMPTS = 100
 
@@ -76,6 +78,8 @@ class Registry:
         self._store = store
         self._progress_interval = progress_interval
         self._live = Live(store, keep_changes)
+        # Messages that were made for one watcher and will do for others.
+        self._responses: dict[tuple[int, str], WatchResponse] = {}
 
     async def __aenter__(self) -> Registry:
         await self._live.__aenter__()
@@ -212,14 +216,25 @@ class Registry:
                 continue
             end = self._view.revision
             for revision in kept:
-                changes = revision.of(service)
-                if changes is not None:
-                    yield WatchResponse(header=self._header_at(revision.revision), changes=changes)
+                response = self._response(revision, service)
+                if response is not None:
+                    yield response
                     spoke = loop.time()
             seen = end
             if seen == self._view.revision and not await _happens(moved, spoke + self._progress_interval):
                 yield WatchResponse(header=self._header_at(seen), progress=Progress())
                 spoke = loop.time()
+
+    def _response(self, revision: Revision, service: str) -> WatchResponse | None:
+        """Return the message about a revision, the same one for all who watch `service`; None if it is not touched."""
+        key = (revision.revision, service)
+        response = self._responses.get(key)
+        if response is None and (changes := revision.of(service)) is not None:
+            if len(self._responses) == MAX_RESPONSES:
+                self._responses.clear()
+            response = WatchResponse(header=self._header_at(revision.revision), changes=changes)
+            self._responses[key] = response
+        return response
 
     def _header_at(self, revision: int) -> Header:
         return Header(cluster_id=self._store.header.cluster_id, revision=revision)

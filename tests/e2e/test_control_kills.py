@@ -1,6 +1,6 @@
 """kill -9 of the control process, again and again, under every kind of write that the registry knows.
 
-12 rounds by default, for the sake of time; `MESH_KILL_ROUNDS=50` makes them 50 (about a minute and a half).
+12 rounds by default, for the sake of time; `MESH_KILL_ROUNDS=50` makes them 50 (about a minute).
 """
 
 from __future__ import annotations
