@@ -177,6 +177,10 @@ async def test_a_lease_is_granted_with_what_is_bound_to_it_or_not_at_all(store: 
     with pytest.raises(LeaseNotFoundError):
         await store.time_to_live(other)
     assert (await store.time_to_live(one)).ttl == LONG
+    # They fail, and so there is nothing to bind to.
+    with pytest.raises(LeaseNotFoundError):
+        await store.txn((absent("a"),), (), (Put("b", b"", other),), grant=Grant(other, LONG))
+    assert await store.get("b") is None
     # They hold, and the id is taken.
     with pytest.raises(RequestError, match="exists already"):
         await store.txn((), (Put("b", b"", one),), grant=Grant(one, LONG))

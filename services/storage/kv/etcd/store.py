@@ -112,6 +112,10 @@ class EtcdStore(Store):
             if reply.succeeded:
                 raise RequestError(f"lease {grant.lease_id} exists already") from None
             return reply
+        # It is granted before the comparisons are made: if they fail, nothing may be bound to it.
+        forbidden = any(isinstance(op, Put) and op.lease == grant.lease_id for op in txn.orelse)
+        if forbidden:
+            txn = Txn(txn.compares, txn.then, (), grant)
         try:
             reply = await unknown.submit(txn, self._once, self._read)
         except OutcomeUnknownError:
@@ -121,6 +125,8 @@ class EtcdStore(Store):
             raise
         if not reply.succeeded:
             await self._take_back(grant)
+            if forbidden:
+                raise LeaseNotFoundError(grant.lease_id)
         return reply
 
     async def grant(self, grant: Grant) -> LeaseReply:
