@@ -107,8 +107,8 @@ async def _read(address: str, count: int) -> None:
 
     channels = [grpc.aio.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),)) for _ in range(10)]
     tasks = [asyncio.create_task(watch(index, RegistryStub(channels[index % 10]))) for index in range(count)]
-    for one in synced:
-        await one.wait()
+    for event in synced:
+        await event.wait()
     print("ready", flush=True)
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)

@@ -50,7 +50,7 @@ async def _measure(address: str, process: Any, instances: int) -> dict[str, floa
             RegistryStub(channels[n % 20]).Watch(WatchRequest(service=f"service-{n % 20}")) for n in range(WATCHERS)
         ]
         for call in calls:
-            await call.read()  # type: ignore[attr-defined]
+            await call.read()
         watched = mib(process)
         for call in calls:
             call.cancel()
