@@ -75,6 +75,7 @@ def _as_coroutine(behaviour: Any) -> Behaviour:
         try:
             async for reply in replies:
                 await context.write(reply)
+                del reply  # it may be large, and the next one long in coming
         finally:
             await replies.aclose()
 

@@ -209,9 +209,11 @@ class Registry:
             moved = self._live.moved
             kept = None if seen is None else self._view.since(seen)
             if kept is None:
-                snapshot = self._view.snapshot(service, compacted=resumes)
-                seen, resumes = self._view.revision, True
-                yield WatchResponse(header=self._header_at(seen), snapshot=snapshot)
+                compacted, resumes, seen = resumes, True, self._view.revision
+                # Not held in a variable: that would last as long as the watch.
+                yield WatchResponse(
+                    header=self._header_at(seen), snapshot=self._view.snapshot(service, compacted=compacted)
+                )
                 spoke = loop.time()
                 continue
             end = self._view.revision

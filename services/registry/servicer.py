@@ -105,6 +105,7 @@ class GrpcRegistry(RegistryServicer):
             async with contextlib.aclosing(updates):
                 async for update in updates:
                     yield update
+                    del update  # a snapshot is large, and the next one may be long in coming
 
 
 def _patch(request: UpdateRequest) -> Callable[[Instance], None]:
