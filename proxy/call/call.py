@@ -26,8 +26,8 @@ class Call:
     """
 
     __slots__ = (
-        "_headers",
         "attempts",
+        "by_name",
         "bytes_in",
         "bytes_out",
         "correlation_id",
@@ -88,13 +88,14 @@ class Call:
         self.bytes_out = 0
         self.messages_in = 0
         self.messages_out = 0
-        self._headers: dict[bytes, bytes] | None = None
+        # For `header`. An engine that has made it may set it; it may hold more than the metadata.
+        self.by_name: dict[bytes, bytes] | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of a received header, the last one where there are several, or None."""
-        headers = self._headers
+        headers = self.by_name
         if headers is None:
-            headers = self._headers = dict(self.metadata)
+            headers = self.by_name = dict(self.metadata)
         return headers.get(name)
 
     def send_upstream(self, name: bytes, value: bytes) -> None:

@@ -12,7 +12,6 @@ from mesh.resilience.deadline import format_timeout
 from proxy.call.call import Call
 from proxy.call.reason import Reason, Reject
 from proxy.engines.wire.h2 import Header
-from proxy.engines.wire.replies import STATUS_200
 
 _METHOD = (b":method", b"POST")
 _SCHEME = (b":scheme", b"http")
@@ -40,7 +39,8 @@ _REPLY_HOP = frozenset(
 _OVERHEAD = 32
 
 # The names to leave out, by the names that interceptors replace. Those come from code, not from clients: there are few.
-_left_out: dict[tuple[bytes, ...], frozenset[bytes]] = {}
+_request_left_out: dict[tuple[bytes, ...], frozenset[bytes]] = {}
+_reply_left_out: dict[tuple[bytes, ...], frozenset[bytes]] = {}
 _MAX_LEFT_OUT = 256
 
 
@@ -48,7 +48,7 @@ def request_head(call: Call, authority: Header, now: float) -> list[Header]:
     """Return the headers of the request to the upstream."""
     replaced = call.upstream_metadata
     names = tuple(replaced)
-    drop = _left_out.get(names) or _leaving_out(names)
+    drop = _request_left_out.get(names) or _leaving_out(_request_left_out, names, _HOP)
     head = [_METHOD, _SCHEME, (b":path", call.method), authority, _TE]
     if call.deadline is not None:
         head.append((b"grpc-timeout", format_timeout(call.deadline - now)))
@@ -75,9 +75,9 @@ def check_printable(call: Call) -> None:
 def reply_head(call: Call, headers: tuple[Header, ...]) -> list[Header]:
     """Return the headers of the reply to the client; `headers` are the upstream's, `:status` first."""
     own = call.reply_metadata
-    names = {name for name, _ in own}
-    head = [STATUS_200]
-    head += [pair for pair in headers[1:] if pair[0] not in names and pair[0] not in _REPLY_HOP]
+    names = tuple([name for name, _ in own])
+    drop = _reply_left_out.get(names) or _leaving_out(_reply_left_out, names, _REPLY_HOP)
+    head = [pair for pair in headers if pair[0] not in drop]
     head += own
     return head
 
@@ -87,9 +87,11 @@ def list_bytes(headers: Sequence[Header]) -> int:
     return len(b"".join(chain.from_iterable(headers))) + _OVERHEAD * len(headers)
 
 
-def _leaving_out(names: tuple[bytes, ...]) -> frozenset[bytes]:
-    drop = _HOP.union(names)
-    if len(_left_out) >= _MAX_LEFT_OUT:
-        _left_out.clear()
-    _left_out[names] = drop
+def _leaving_out(
+    known: dict[tuple[bytes, ...], frozenset[bytes]], names: tuple[bytes, ...], hop: frozenset[bytes]
+) -> frozenset[bytes]:
+    drop = hop.union(names)
+    if len(known) >= _MAX_LEFT_OUT:
+        known.clear()
+    known[names] = drop
     return drop

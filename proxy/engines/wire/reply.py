@@ -39,7 +39,7 @@ def begins(exchange: Exchange, headers: Headers) -> None:
     if status != b"200":
         _http_error(exchange, status, f"HTTP status {status.decode()}")
         return
-    if not dict(headers).get(b"content-type", b"").startswith(b"application/grpc"):
+    if CONTENT_TYPE not in headers and not dict(headers).get(b"content-type", b"").startswith(b"application/grpc"):
         _http_error(exchange, status, "something that is not gRPC")
         return
     call, session, dispatcher = exchange.call, exchange.session, exchange.engine.dispatcher

@@ -18,6 +18,7 @@ from proxy.engines.wire.h2 import (
     HeadersEvent,
     Library,
 )
+from proxy.engines.wire.joining import Joined
 from proxy.engines.wire.protection import Conduct
 from proxy.engines.wire.transport import Connection, Handlers
 
@@ -95,6 +96,7 @@ class Session(Connection):
         authority = fields.get(_AUTHORITY)
         metadata = headers[3:] if authority is None else headers[4:]
         call = self.engine.dispatcher.begin(self.listener, fields[b":path"], metadata, self.peer)
+        call.by_name = fields
         head = _NO_AUTHORITY if authority is None else (_AUTHORITY, authority)
         exchange = self.streams[stream_id] = Exchange(self.engine, self, stream_id, call, head)
         if event.end_stream:
@@ -305,6 +307,7 @@ def session_handlers(library: Library) -> Handlers:
     return {
         library.Request: Session.on_request,
         library.Data: Session.on_data,
+        Joined: Session.on_data,
         library.Trailers: Session.on_trailers,
         library.Closed: Session.on_closed,
         library.Reset: Session.on_reset,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from proxy.engines.wire import endings
 from proxy.engines.wire.h2 import ENHANCE_YOUR_CALM, Http2, Library, Over
+from proxy.engines.wire.joining import JOIN_FROM, join
 
 if TYPE_CHECKING:
     from proxy.engines.wire.exchange import Exchange
@@ -147,6 +148,8 @@ class Connection(asyncio.Protocol):
         else:
             events = h2.events()
             if h2.want_read:
+                if len(events) >= JOIN_FROM:
+                    events = join(events, self.library.Data)
                 self._handle(events)
                 if not self.dirty and h2.want_write:
                     self.mark()

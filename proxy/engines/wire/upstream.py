@@ -17,6 +17,7 @@ from proxy.engines.wire.h2 import (
     HeadersEvent,
     Library,
 )
+from proxy.engines.wire.joining import Joined
 from proxy.engines.wire.transport import Connection, Handlers
 from proxy.upstream.retry import Failure
 
@@ -173,6 +174,7 @@ def upstream_handlers(library: Library) -> Handlers:
     return {
         library.Response: Upstream.on_response,
         library.Data: Upstream.on_data,
+        Joined: Upstream.on_data,
         library.Trailers: Upstream.on_trailers,
         library.Closed: Upstream.on_closed,
         library.Settings: Upstream.on_settings,
