@@ -13,6 +13,10 @@ from proxy.upstream.endpoint import Endpoint
 # How long a connection may take to come about. An endpoint on the same network needs milliseconds.
 CONNECT_SECONDS = 1.0
 
+# Windows that stay as they are: core's own estimate grows them without bound when a busy machine answers pings late,
+# and with them what a slow reader makes us hold.
+FLOW_CONTROL = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 256 * 1024))
+
 _READY = grpc.ChannelConnectivity.READY
 _FAILED = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 
@@ -30,6 +34,7 @@ class Channels:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000)),  # also its limit for one connect
             ("grpc.max_reconnect_backoff_ms", 2000),
+            *FLOW_CONTROL,
             # Twice ours, so that what is over ours can be answered with a reason.
             ("grpc.max_receive_message_length", 2 * limits.max_message_bytes),
             ("grpc.max_send_message_length", -1),

@@ -11,7 +11,7 @@ import grpc
 from mesh.listening import cannot_listen, prove_free
 from proxy.call.dispatch import Dispatcher
 from proxy.call.limits import Limits
-from proxy.engines.aio.channels import Channels
+from proxy.engines.aio.channels import FLOW_CONTROL, Channels
 from proxy.engines.aio.forward import Drain, Forwarder
 from proxy.engines.aio.local import LocalCalls
 from proxy.engines.engine import Listener
@@ -95,6 +95,7 @@ def _server_options(limits: Limits) -> tuple[tuple[str, int], ...]:
     age = limits.max_connection_age_seconds
     return (
         *((("grpc.max_connection_age_ms", max(1, int(age * 1000))),) if age is not None else ()),
+        *FLOW_CONTROL,
         # Else a second process could share the port unseen.
         ("grpc.so_reuseport", 0),
         # Larger than our own limits, so that what is over ours is answered with a reason, and what is over these
