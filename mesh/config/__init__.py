@@ -1,0 +1,1 @@
+"""Central configuration, seen from the instances that it is for."""
