@@ -16,6 +16,9 @@ DEFAULT_ADMIN = "127.0.0.1:7712"
 DEFAULT_CONTROL_LISTEN = "127.0.0.1:7713"
 
 CONTROL_VARIABLE = "MESH_CONTROL"
+CONFIG_KEY_VARIABLE = "MESH_CONFIG_KEY"
+CONFIG_KEY_FILE_VARIABLE = "MESH_CONFIG_KEY_FILE"
+SNAPSHOT_KEY_VARIABLE = "MESH_SNAPSHOT_KEY"
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 _MAX_PORT = 65535
@@ -32,6 +35,34 @@ def default_data_dir() -> Path:
     home = os.environ.get("XDG_DATA_HOME", "").strip()
     # The XDG specification: a relative path is invalid and ignored.
     return (Path(home) if home.startswith("/") else Path.home() / ".local" / "share") / "meshplane"
+
+
+def config_keys(file: Path | None) -> list[str]:
+    """Return the keys for secrets of the configuration, in base64, the one that encrypts first.
+
+    They are the lines of `file`, else of the file that `MESH_CONFIG_KEY_FILE` names, else what `MESH_CONFIG_KEY` holds,
+    with commas between. None at all is allowed: then secrets are refused.
+
+    Raises:
+        UsageError: the file cannot be read.
+
+    """
+    named = os.environ.get(CONFIG_KEY_FILE_VARIABLE, "").strip()
+    path = file if file is not None else Path(named) if named else None
+    if path is None:
+        text = os.environ.get(CONFIG_KEY_VARIABLE, "").replace(",", "\n")
+    else:
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise UsageError(f"the key file {path} cannot be read ({reason})") from error
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def snapshot_key() -> str:
+    """Return the key that an instance encrypts the secrets in its snapshot with; "" is none: then it keeps none."""
+    return os.environ.get(SNAPSHOT_KEY_VARIABLE, "").strip()
 
 
 def parse_address(text: str, what: str, *, port_zero: bool = False) -> str:

@@ -18,12 +18,19 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--store", default="", metavar="URL")
     parser.add_argument("--grace", type=float, default=DEFAULT_GRACE, metavar="SECONDS")
+    parser.add_argument("--config-key-file", type=Path, metavar="FILE", help="keys for secrets, one a line")
     parser.add_argument("--ready-fd", type=int, help="gets one line of JSON when ready")
     parser.add_argument("--lifeline-fd", type=int, help="a pipe whose end stops the process")
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     args = parser.parse_args()
     try:
-        options = ControlOptions(listen=args.listen, data_dir=args.data_dir, store=args.store, grace=args.grace)
+        options = ControlOptions(
+            listen=args.listen,
+            data_dir=args.data_dir,
+            store=args.store,
+            grace=args.grace,
+            config_key_file=args.config_key_file,
+        )
     except MeshError as error:
         return report(error, debug=args.debug)
     process = Process(ready_fd=args.ready_fd, lifeline_fd=args.lifeline_fd, debug=args.debug)

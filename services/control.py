@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh.api.config.v1 import add_ConfigServicer_to_server
 from mesh.api.registry.v1 import (
     EXPOSURE_INTERNAL,
     HEALTH_SERVING,
@@ -16,8 +17,12 @@ from mesh.api.registry.v1 import (
     Instance,
     add_RegistryServicer_to_server,
 )
-from mesh.options import parse_address, require
+from mesh.options import config_keys, parse_address, require
 from mesh.runtime import Process
+from services.config.domain import Config
+from services.config.keys import KeyRing
+from services.config.servicer import SERVICE as CONFIG
+from services.config.servicer import GrpcConfig
 from services.host import Host, Hosted
 from services.registry import validation
 from services.registry.domain import Registry
@@ -48,6 +53,8 @@ class ControlOptions:
     store: str = ""
     # Seconds that unary calls get to finish when the process stops.
     grace: float = DEFAULT_GRACE
+    # Keys for secrets, one a line; None takes the environment's.
+    config_key_file: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "listen", parse_address(self.listen, LISTEN_OPTION, port_zero=True))
@@ -63,8 +70,16 @@ async def run_control(options: ControlOptions, process: Process) -> None:
         StartError: the data directory or the address cannot be used.
 
     """
-    async with _store(options) as store, Registry(store) as registry:
-        services = [Hosted(REGISTRY, lambda server: add_RegistryServicer_to_server(GrpcRegistry(registry), server))]
+    keys = KeyRing.parse(config_keys(options.config_key_file))
+    async with (
+        _store(options) as store,
+        Registry(store) as registry,
+        Config(store, registry, keys) as config,
+    ):
+        services = [
+            Hosted(REGISTRY, lambda server: add_RegistryServicer_to_server(GrpcRegistry(registry), server)),
+            Hosted(CONFIG, lambda server: add_ConfigServicer_to_server(GrpcConfig(config), server)),
+        ]
         host = Host(options.listen, services, option=LISTEN_OPTION)
         address = await host.start()
         try:

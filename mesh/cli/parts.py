@@ -49,12 +49,20 @@ def control(
         ),
     ] = "",
     grace: arguments.Grace = arguments.DEFAULT_GRACE,
+    config_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keys that secrets of the configuration are encrypted with, one a line, the one in use first. "
+            "Default: $MESH_CONFIG_KEY_FILE, else $MESH_CONFIG_KEY.",
+        ),
+    ] = None,
     as_json: arguments.Json = False,
     debug: arguments.Debug = False,
     ready_fd: arguments.ReadyFd = None,
     lifeline_fd: arguments.LifelineFd = None,
 ) -> int:
-    """Run the control services (the registry) alone, for edges and services on other machines."""
+    """Run the control services (registry and configuration) alone, for edges and services on other machines."""
     from mesh.cli.announcing import Announcing
     from mesh.runtime import run
     from services.control import ControlOptions, run_control
@@ -64,6 +72,7 @@ def control(
         data_dir=data_dir or default_data_dir(),
         store=store,
         grace=grace,
+        config_key_file=config_key_file,
     )
     process = Announcing(ready_fd, lifeline_fd, debug, name="control", as_json=as_json)
     return run(lambda process: run_control(options, process), process)

@@ -29,7 +29,7 @@ def diff(before: Document, after: Document) -> list[Difference]:
 
 
 def _diff(before: Value, after: Value, path: Path) -> Iterator[Difference]:
-    if _mapping(before) and _mapping(after) and (before and after or not path):
+    if _mapping(before) and _mapping(after) and ((before and after) or not path):
         for key in sorted(before.keys() | after.keys()):
             yield from _diff(before.get(key, _NOTHING), after.get(key, _NOTHING), (*path, key))
     elif _mapping(before) and before and after is _NOTHING:

@@ -65,5 +65,5 @@ def selects(rule: Rule, target: Target, salt: str) -> bool:
 
 def place(target: Target, salt: str) -> float:
     """Return where an instance stands among all, from 0 up to 100: spread evenly, and the same everywhere."""
-    digest = hashlib.sha256("\0".join((salt, target.service, target.instance)).encode()).digest()
+    digest = hashlib.sha256(f"{salt}/{target.service}/{target.instance}".encode()).digest()
     return int.from_bytes(digest[:6], "big") * 100 / 2**48

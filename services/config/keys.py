@@ -49,16 +49,16 @@ class KeyRing:
         """The id of the key that encrypts; "" when there is none."""
         return next(iter(self._keys), "")
 
-    def encrypt(self, plaintext: str, application: str, secret_id: str) -> Token:
-        """Encrypt a secret.
+    def encrypt(self, plaintext: str, application: str, secret_id: str, where: str) -> Token:
+        """Encrypt a secret, of which a message speaks as `where`.
 
         Raises:
             PreconditionError: there is no key.
 
         """
         if not self._keys:
-            message = f"the control process has no key to encrypt secrets with: {_HOW}"
-            raise PreconditionError("SECRET_KEY", message)
+            what = f"is a secret, and the control process has no key to encrypt it with: {_HOW}"
+            raise PreconditionError("SECRET_KEY", f"{where} {what}", [Violation(where, what)])
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._keys[self.primary].encrypt(nonce, plaintext.encode(), _bound(application, secret_id))
         return Token(self.primary, nonce + sealed)

@@ -14,6 +14,7 @@ import jsonschema
 import referencing
 import referencing.exceptions
 from jsonschema import Draft202012Validator
+from referencing.jsonschema import DRAFT202012
 
 from mesh.config.paths import Path, format_path
 from services.config import secrets
@@ -55,9 +56,12 @@ class Schema:
         try:
             document = texts.read(text, form).data()
             Draft202012Validator.check_schema(document)
-            # Without a way to fetch: a schema is whole, or is refused.
+            _check_references(document)
+            # Without a way to fetch what is elsewhere.
             self._validator = Draft202012Validator(document, registry=referencing.Registry())
             next(self._validator.iter_errors({}), None)
+        except RecursionError:
+            raise InvalidError("schema", "a $ref leads to itself") from None
         except InvalidError as error:
             (violation,) = error.violations
             raise InvalidError(f"schema, {violation.where}", violation.what) from None
@@ -82,6 +86,8 @@ class Schema:
                     break
         except referencing.exceptions.Unresolvable as error:
             found[(), f"the schema's $ref '{error.ref}' leads nowhere"] = None
+        except RecursionError:
+            found[(), "the schema has a $ref that leads to itself"] = None
         return sorted(found, key=lambda one: (format_path(one[0]), one[1]))
 
 
@@ -102,6 +108,26 @@ def check_all(schema: Schema, documents: Mapping[Layer, Document]) -> list[Schem
         if len(found) >= MAX_VIOLATIONS:
             break
     return list(found.values())
+
+
+def _check_references(document: Document) -> None:
+    """Refuse references that lead out of the schema, or nowhere."""
+    resource = DRAFT202012.create_resource(document)
+    resolver = referencing.Registry().with_resource("", resource).resolver()
+    for node in _nodes(document):
+        for keyword in ("$ref", "$dynamicRef"):
+            reference = node.get(keyword, "#")
+            if isinstance(reference, str) and not reference.startswith("#"):
+                raise InvalidError(keyword, f"'{reference[:_SHOWN]}' leads out of the schema: write it below $defs")
+            if isinstance(reference, str) and reference.startswith("#/"):
+                resolver.lookup(reference)
+
+
+def _nodes(value: Value) -> Iterator[dict[str, Value]]:
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _nodes(inner)
 
 
 def _blame(layers: tuple[Layer, ...], merged: Merged, path: Path) -> Layer:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from mesh.config.paths import Path, format_path
 from services.config import text as texts
+from services.config.errors import InvalidError
 from services.config.text import Format
 from services.config.tree import Document, Node, Value, refused
 
@@ -143,7 +144,7 @@ def _rewritten(text: str, form: Format, document: Document, sealer: _Sealer) -> 
         edited = edited[:start] + new + old[len(old.rstrip()) :] + edited[end:]
     try:
         same = texts.read(edited, form).data() == document
-    except texts.InvalidError:
+    except InvalidError:
         same = False
     # A comment may repeat the secret: then the comments go.
     shown = any(plain in edited and plain not in written for plain in sealer.plaintexts.values())

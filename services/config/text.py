@@ -61,7 +61,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 for _pattern, _starts in ((yaml_reader.OCTAL, "0"), (yaml_reader.FLOAT, "-+.0123456789")):
     _resolver = re.compile(f"^(?:{_pattern.pattern})$")
-    _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _resolver, list(_starts))  # type: ignore[no-untyped-call]
+    _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _resolver, list(_starts))
 
 
 class _Pairs(list[tuple[str, Any]]):

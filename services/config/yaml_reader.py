@@ -35,8 +35,8 @@ _KINDS: tuple[tuple[str, re.Pattern[str], Callable[[str], Scalar]], ...] = (
     ("null", _NULL, lambda _: None),
     ("bool", _BOOL, lambda text: text.lower() == "true"),
     ("int", _INT, int),
-    ("int", OCTAL, lambda text: int(text[2:], 8)),
-    ("int", _HEX, lambda text: int(text[2:], 16)),
+    ("int", OCTAL, lambda text: int(text, 0)),
+    ("int", _HEX, lambda text: int(text, 0)),
     ("float", FLOAT, float),
     ("float", _NOT_FINITE, lambda _: float("nan")),
 )
@@ -90,10 +90,10 @@ class _Reader:
     def _node(self, event: Any, path: Path) -> Node:
         tree.check_depth(path)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, path)
-        where = {"start": event.start_mark.index, "anchored": event.anchor is not None}
+            return self._alias(str(event.anchor), path)
+        where: dict[str, Any] = {"start": _start(event), "anchored": event.anchor is not None}
         if isinstance(event, yaml.ScalarEvent):
-            node = tree.scalar(_scalar(event, path), path, end=event.end_mark.index, **where)
+            node = tree.scalar(_scalar(event, path), path, end=_end(event), **where)
         elif isinstance(event, yaml.SequenceStartEvent):
             _check_tag(event.tag, "seq", path)
             node = tree.collection(self._items(path), path, **where)
@@ -131,11 +131,19 @@ class _Reader:
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = _key(event, path)
             tree.check_key(key, pairs, path)
-            keys[key] = (event.start_mark.index, event.end_mark.index)
+            keys[key] = (_start(event), _end(event))
             pairs[key] = self._node(next(self._events), (*path, key))
             seen += pairs[key].size
             _check_count(seen, path)
         return pairs
+
+
+def _start(event: Any) -> int:
+    return int(event.start_mark.index)
+
+
+def _end(event: Any) -> int:
+    return int(event.end_mark.index)
 
 
 def _check_count(seen: int, path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 
 from mesh.api.registry.v1 import (
@@ -95,6 +95,14 @@ class Registry:
     @property
     def header(self) -> Header:
         return Header(cluster_id=self._store.header.cluster_id, revision=self._view.revision)
+
+    def instances(self) -> Iterator[Instance]:
+        """Yield the live instances, by service and id."""
+        return self._view.page("", None)
+
+    def holds(self, lease_id: int, service: str, instance_id: str) -> bool:
+        """Tell whether the lease keeps that instance: who knows it speaks for the instance."""
+        return self._view.lease_key(lease_id) == (service, instance_id)
 
     async def register(self, instance: Instance, ttl: float) -> Registered:
         """Make a valid instance live, in the place of the one with the same service and id."""

@@ -729,7 +729,7 @@ class PutResponse(_message.Message):
 
     @_builtins.property
     def changed_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Which paths differ from the document before. When none do, nothing was written."""
+        """Which paths differ from the document before. The very same text again writes nothing."""
 
     def __init__(
         self,
