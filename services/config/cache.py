@@ -24,10 +24,14 @@ class Cache(Generic[K, V]):
         self._held.move_to_end(key)
         return found[0]
 
-    def put(self, key: K, value: V, weight: int = 1) -> V:
-        """Keep and return `value`."""
+    def drop(self, key: K) -> None:
+        """Forget a value, if it is held."""
         if key in self._held:
             self._weight -= self._held.pop(key)[1]
+
+    def put(self, key: K, value: V, weight: int = 1) -> V:
+        """Keep and return `value`."""
+        self.drop(key)
         self._held[key] = (value, weight)
         self._weight += weight
         while self._weight > self._capacity and len(self._held) > 1:

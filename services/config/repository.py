@@ -15,7 +15,7 @@ from services.config.errors import UnknownError
 from services.config.keys import Token
 from services.config.records import App, Audit, Release, StoredText
 from services.config.tree import Document
-from services.storage.kv.base import KeyValue, Operation, Put, Range, StorageError, Store, unchanged
+from services.storage.kv.base import Delete, KeyValue, Operation, Put, Range, StorageError, Store, unchanged
 
 R = TypeVar("R")
 
@@ -52,7 +52,8 @@ class Repository:
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store = store
         self._clock = clock
-        self._texts: Cache[tuple[str, str, int], StoredText] = Cache(_CACHED_BYTES)
+        # By key.
+        self._texts: Cache[str, StoredText] = Cache(_CACHED_BYTES)
         self._documents: Cache[tuple[str, int], Document] = Cache(_CACHED_BYTES)
         self._releases: Cache[tuple[str, int], Release] = Cache(_CACHED_RELEASES)
         # Changes of one application from this process wait for each other, instead of failing each other.
@@ -93,12 +94,12 @@ class Repository:
 
     async def texts(self, kind: str, app: str, ids: Iterable[int]) -> dict[int, StoredText]:
         """Return stored texts by id, those that are still kept."""
-        found = {number: self._texts.get((kind, app, number)) for number in ids if number}
+        found = {number: self._texts.get(records.key(kind, app, number)) for number in ids if number}
         missing = [number for number, text in found.items() if text is None]
         for number, kv in zip(missing, await self._read(kind, app, missing), strict=True):
             if kv is not None:
                 text = records.decode_text(kv.value, kv.create_revision)
-                found[number] = self._texts.put((kind, app, number), text, len(kv.value))
+                found[number] = self._texts.put(kv.key, text, len(kv.value))
         return {number: text for number, text in found.items() if text is not None}
 
     async def documents(self, app: str, ids: Iterable[int]) -> dict[int, Document]:
@@ -140,6 +141,9 @@ class Repository:
                 )
                 reply = await self.store.txn((unchanged(records.app_key(name), known.revision),), writes)
                 if reply.succeeded:
+                    for write in change.writes:
+                        if isinstance(write, Delete):
+                            self._texts.drop(write.key)
                     return change.result, reply.header.revision
         raise StorageError(f"'{name}' changes too fast to be written: try again")
 
