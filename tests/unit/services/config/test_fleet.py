@@ -173,7 +173,10 @@ async def test_one_look_shows_what_everybody_runs(control: Control) -> None:
 
     async def report(instance: str, release: int, state: v1.AppliedState.ValueType, **more: str) -> None:
         request = v1.ReportAppliedRequest(
-            **{"application": "shop", "service": "orders", "instance": instance, "checksum": effective.checksum},
+            application="shop",
+            service="orders",
+            instance=instance,
+            checksum=effective.checksum,
             **{"release": release, "state": state, **more},
         )
         await control.config.ReportApplied(request)
