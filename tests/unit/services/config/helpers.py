@@ -95,7 +95,7 @@ class Refusal:
     # What is wrong, by field or path.
     violations: Mapping[str, str]
     # Of a failed precondition.
-    kinds: frozenset[str]
+    kinds: set[str]
 
 
 async def refused(call: Awaitable[object] | Callable[[], Awaitable[object]]) -> Refusal:
@@ -109,7 +109,7 @@ async def refused(call: Awaitable[object] | Callable[[], Awaitable[object]]) -> 
 
 def refusal(error: grpc.aio.AioRpcError) -> Refusal:
     violations: dict[str, str] = {}
-    kinds = set()
+    kinds: set[str] = set()
     status = rpc_status.from_call(error)  # type: ignore[arg-type] # it has what a call has
     for detail in status.details if status is not None else ():
         bad, failed = error_details_pb2.BadRequest(), error_details_pb2.PreconditionFailure()
@@ -120,4 +120,4 @@ def refusal(error: grpc.aio.AioRpcError) -> Refusal:
             kinds |= {one.type for one in failed.violations}
         else:
             kinds.add(detail.type_url.rpartition(".")[2])
-    return Refusal(error.code(), error.details() or "", violations, frozenset(kinds))
+    return Refusal(error.code(), error.details() or "", violations, kinds)

@@ -27,7 +27,7 @@ class Watcher:
     """An open watch."""
 
     def __init__(self, control: Control, instance: str = "orders-1", **more: Any) -> None:
-        request = {"application": "shop", "service": "orders", "instance": instance, **more}
+        request: dict[str, Any] = {"application": "shop", "service": "orders", "instance": instance, **more}
         self._call = control.config.Watch(v1.WatchRequest(**request))
 
     async def next(self) -> v1.WatchResponse:
@@ -55,7 +55,7 @@ async def test_a_watcher_hears_of_every_release_and_resumes(control: Control) ->
     assert (seen.changed.release, seen.changed.WhichOneof("content")) == (2, "unchanged")
     watcher.cancel()
 
-    had = {"seen": seen.header, "release": 2, "checksum": seen.changed.checksum}
+    had: dict[str, Any] = {"seen": seen.header, "release": 2, "checksum": seen.changed.checksum}
     again = Watcher(control, **had)
     assert (await again.next()).changed.WhichOneof("content") == "unchanged"
     again.cancel()
@@ -156,7 +156,7 @@ async def test_abort_takes_a_gray_release_back(control: Control) -> None:
 
 
 @pytest.mark.parametrize("rule", [{}, {"percent": -1}, {"percent": 101}, {"percent": float("nan")}])
-async def test_a_rule_that_makes_no_sense(control: Control, rule: dict[str, float]) -> None:
+async def test_a_rule_that_makes_no_sense(control: Control, rule: dict[str, Any]) -> None:
     found = await refused(control.publish(gray_rule=v1.GrayRule(**rule)))
     assert found.code is grpc.StatusCode.INVALID_ARGUMENT
     assert any(where.startswith("gray_rule") for where in found.violations)
@@ -171,13 +171,15 @@ async def test_one_look_shows_what_everybody_runs(control: Control) -> None:
     await control.register("payments", "payments-1")
     effective = (await control.effective(service="orders")).effective
 
-    async def report(instance: str, release: int, state: v1.AppliedState.ValueType, **more: str) -> None:
+    async def report(instance: str, release: int, state: v1.AppliedState.ValueType, **more: Any) -> None:
         request = v1.ReportAppliedRequest(
             application="shop",
             service="orders",
             instance=instance,
             checksum=effective.checksum,
-            **{"release": release, "state": state, **more},
+            release=release,
+            state=state,
+            **more,
         )
         await control.config.ReportApplied(request)
 

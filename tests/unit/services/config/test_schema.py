@@ -54,7 +54,7 @@ def test_what_is_wrong_and_where(document: dict[str, Any], violations: dict[str,
 
 
 def test_every_named_service_and_environment_is_checked_and_the_layer_blamed() -> None:
-    layers = {
+    layers: dict[Layer, dict[str, Any]] = {
         Layer(): {"level": "info"},
         Layer("prod"): {"port": 80},
         Layer("dev"): {"port": 8080},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -261,11 +262,16 @@ async def test_secrets_are_for_the_instance_alone(control: Control, tmp_path: Pa
     clear = await control.effective(service="orders", instance="orders-1", lease_id=lease)
     assert json.loads(clear.effective.content_json) == {"db": {"password": "hunter2", "user": "you"}}
     assert list(clear.effective.secret_paths) == ["db.password"]
-    for other in ({}, {"instance": "orders-2"}, {"instance": "orders-1", "lease_id": 0}):
-        masked = await control.effective(**{"service": "orders", **other})
+    others: list[dict[str, Any]] = [{}, {"instance": "orders-2"}, {"instance": "orders-1", "lease_id": 0}]
+    for other in others:
+        masked = await control.effective(service="orders", **other)
         assert "hunter2" not in str(masked)
         assert masked.effective.checksum == clear.effective.checksum
-    for wrong in ({"instance": "orders-2", "lease_id": lease}, {"instance": "orders-1", "lease_id": lease + 1}):
+    wrongs: list[dict[str, Any]] = [
+        {"instance": "orders-2", "lease_id": lease},
+        {"instance": "orders-1", "lease_id": lease + 1},
+    ]
+    for wrong in wrongs:
         found = await refused(control.effective(service="orders", **wrong))
         assert found.code is grpc.StatusCode.PERMISSION_DENIED
 
@@ -280,7 +286,7 @@ async def test_a_secret_needs_a_key(tmp_path: Path) -> None:
         await control.put("a: {b: {$secret: x}}")
         await control.publish()
         lease = await control.register("orders", "orders-1")
-        target = {"service": "orders", "instance": "orders-1", "lease_id": lease}
+        target: dict[str, Any] = {"service": "orders", "instance": "orders-1", "lease_id": lease}
     async with serving(tmp_path, two) as control:
         found = await refused(control.effective(**target))
         assert (found.code, found.kinds) == (grpc.StatusCode.FAILED_PRECONDITION, {"SECRET_KEY"})
