@@ -66,13 +66,13 @@ class Control:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, *keys: str) -> AsyncIterator[Control]:
+async def serving(folder: Path, *keys: str, listen: str = "127.0.0.1:0") -> AsyncIterator[Control]:
     """Run a control process on the data in `folder`; without `keys` with one that lasts as long as the folder."""
     file = folder / "keys"
     if keys or not file.exists():
         file.write_text("\n".join(keys or (make_key(),)))
     process = Announced()
-    options = ControlOptions(listen="127.0.0.1:0", data_dir=folder, grace=0, config_key_file=file)
+    options = ControlOptions(listen=listen, data_dir=folder, grace=0, config_key_file=file)
     running = asyncio.create_task(run_control(options, process))
     await asyncio.wait((running, process.addresses), return_when=asyncio.FIRST_COMPLETED)
     if running.done():
