@@ -65,6 +65,11 @@ def snapshot_key() -> str:
     return os.environ.get(SNAPSHOT_KEY_VARIABLE, "").strip()
 
 
+def editor() -> str:
+    """Return the command of the person's editor."""
+    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+
+
 def parse_address(text: str, what: str, *, port_zero: bool = False) -> str:
     """Return `text` as "HOST:PORT" or "[IPV6]:PORT" in one spelling.
 

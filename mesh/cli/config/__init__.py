@@ -1,0 +1,1 @@
+"""`mesh config`: central configuration from the command line."""
