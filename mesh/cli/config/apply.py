@@ -181,7 +181,7 @@ def _folder(root: Path) -> Iterator[_Source]:
     files = sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
     if not files:
         raise UsageError(f"{root}: the folder has no {', '.join(_SUFFIXES)} file; it may have {_LAYOUT}")
-    for path in sorted(files, key=lambda path: path.relative_to(root).with_suffix("") != Path("schema")):
+    for path in sorted(files, key=lambda path: _rank(path.relative_to(root))):
         match path.relative_to(root).with_suffix("").parts:
             case ("schema",):
                 layer, schema = layer_of("", "", ""), True
@@ -198,6 +198,11 @@ def _folder(root: Path) -> Iterator[_Source]:
             case _:
                 raise UsageError(f"{path}: the folder may have {_LAYOUT}, and not this")
         yield _Source(layer, _read(str(path)), _suffix_format(path.name), schema)
+
+
+def _rank(path: Path) -> tuple[bool, int, str]:
+    """Sort the schema first, then as the layers lie upon each other, more or less."""
+    return path.stem != "schema", len(path.parts), str(path)
 
 
 def _read(file: str) -> str:

@@ -84,7 +84,7 @@ def test_what_cannot_be_set(path: Path) -> None:
         ("true", True),
         ("[a, b]", ["a", "b"]),
         ("a: b", "a: b"),
-        ("", None),
+        ("", ""),
         ("x y", "x y"),
         ("{a: 1}", {"a": 1}),
     ],
