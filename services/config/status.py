@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeAlias
 
 import grpc
@@ -19,10 +19,10 @@ from services.storage.kv.base import KvError, RequestError, StorageError
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-# What goes into trailers has to stay far below what clients take (8 KiB, by default).
-_MAX_DETAILS = 20
-_MAX_TEXT = 200
-_MAX_MESSAGE = 1500
+# All of it goes into trailers, the message twice, and clients may take no more than 8 KiB of these. In bytes.
+_MAX_MESSAGE = 600
+_MAX_TEXT = 160
+_MAX_VIOLATIONS = 2000
 
 
 def status(error: ConfigError) -> status_pb2.Status:
@@ -32,7 +32,7 @@ def status(error: ConfigError) -> status_pb2.Status:
             return _status(code_pb2.INVALID_ARGUMENT, error, _bad_request(error))
         case errors.UnknownError():
             info = error_details_pb2.ResourceInfo(
-                resource_type=error.kind, resource_name=error.name, description=str(error)[:_MAX_TEXT]
+                resource_type=error.kind, resource_name=error.name, description=_cut(str(error), _MAX_TEXT)
             )
             return _status(code_pb2.NOT_FOUND, error, info)
         case errors.PreconditionError():
@@ -40,7 +40,7 @@ def status(error: ConfigError) -> status_pb2.Status:
         case errors.ConflictError():
             return _status(code_pb2.ABORTED, error, _precondition(error, "MOD_REVISION"))
         case errors.QuotaError():
-            violation = error_details_pb2.QuotaFailure.Violation(description=str(error))
+            violation = error_details_pb2.QuotaFailure.Violation(description=_cut(str(error), _MAX_TEXT))
             return _status(code_pb2.RESOURCE_EXHAUSTED, error, error_details_pb2.QuotaFailure(violations=[violation]))
         case errors.GoneError():
             return _status(code_pb2.OUT_OF_RANGE, error)
@@ -66,24 +66,34 @@ def _status(code: int, error: ConfigError, *details: Message) -> status_pb2.Stat
     for detail in details:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
-    return status_pb2.Status(code=code, message=str(error)[:_MAX_MESSAGE], details=packed)
+    return status_pb2.Status(code=code, message=_cut(str(error), _MAX_MESSAGE), details=packed)
 
 
 def _bad_request(error: ConfigError) -> error_details_pb2.BadRequest:
+    make = error_details_pb2.BadRequest.FieldViolation
     return error_details_pb2.BadRequest(
-        field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(field=one.where[:_MAX_TEXT], description=one.what[:_MAX_TEXT])
-            for one in error.violations[:_MAX_DETAILS]
-        ]
+        field_violations=[make(field=where, description=what) for where, what in _violations(error)]
     )
 
 
 def _precondition(error: ConfigError, kind: str) -> error_details_pb2.PreconditionFailure:
+    make = error_details_pb2.PreconditionFailure.Violation
     return error_details_pb2.PreconditionFailure(
-        violations=[
-            error_details_pb2.PreconditionFailure.Violation(
-                type=kind, subject=one.where[:_MAX_TEXT], description=one.what[:_MAX_TEXT]
-            )
-            for one in error.violations[:_MAX_DETAILS]
-        ]
+        violations=[make(type=kind, subject=where, description=what) for where, what in _violations(error)]
     )
+
+
+def _violations(error: ConfigError) -> Iterator[tuple[str, str]]:
+    """Yield the first violations, as many as there is room for."""
+    room = _MAX_VIOLATIONS
+    for one in error.violations:
+        where, what = _cut(one.where, _MAX_TEXT), _cut(one.what, _MAX_TEXT)
+        room -= len(where.encode()) + len(what.encode())
+        if room < 0:
+            return
+        yield where, what
+
+
+def _cut(text: str, most: int) -> str:
+    raw = text.encode("utf-8", "replace")
+    return text if len(raw) <= most else raw[: most - 3].decode("utf-8", "ignore") + "..."

@@ -18,7 +18,7 @@ import pytest
 from mesh.api.registry.v1 import Instance, RegisterRequest, RegistryStub
 from mesh.cli.main import main
 from services.config.keys import make_key
-from tests.e2e.harness import PATIENCE, Running, channel, mesh
+from tests.e2e.harness import PATIENCE, Running, RunningMesh, channel, grpcurl, mesh
 
 
 class Mesh:
@@ -240,3 +240,22 @@ def test_a_key_that_is_none(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "key 1 is not 32 bytes in base64" in done.stderr
     assert "abc" not in done.stderr
+
+
+@pytest.mark.xdist_group("plain")
+def test_through_the_edge(plain: RunningMesh) -> None:
+    """`mesh up` serves the configuration on its internal listener, errors with their details, and not on its public."""
+    application = "through-the-edge"
+    for arguments in (("set", application, "a=1"), ("publish", application)):
+        assert plain.mesh("config", *arguments).returncode == 0
+    shown = plain.mesh("config", "get", application, "a", "--effective")
+    assert (shown.returncode, shown.stdout) == (0, "1\n")
+    refused = plain.mesh("config", "publish", application)
+    assert "nothing to publish" in refused.stderr
+    request = '{"application": "X"}'
+    details = grpcurl("-d", request, plain.internal, "mesh.config.v1.Config/Get")
+    assert "google.rpc.BadRequest" in details.stderr
+    assert "must be 1-63 characters" in details.stderr
+    outside = grpcurl("-d", request, plain.public, "mesh.config.v1.Config/Get")
+    assert outside.returncode != 0
+    assert "BadRequest" not in outside.stderr

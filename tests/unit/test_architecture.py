@@ -18,7 +18,16 @@ PURE = (
     "proxy/routing",
     "proxy/upstream",
     "proxy/stack.py",
+    "mesh/config/model.py",
+    "mesh/config/paths.py",
     "mesh/discovery/model.py",
+    *(
+        f"services/config/{name}.py"
+        for name in (
+            *("cache", "diff", "errors", "gray", "keys", "layers", "records"),
+            *("schema", "secrets", "text", "tree", "validation", "yaml_reader"),
+        )
+    ),
     "services/storage/kv/state.py",
 )
 IMPURE_MODULES = {"asyncio", "grpc", "ngh2", "h2", "uvloop", "socket", "time", "threading", "sqlite3"}

@@ -173,6 +173,15 @@ async def test_an_invalid_draft_cannot_be_published(control: Control) -> None:
     assert "schema, type" in (await refused(control.config.PutSchema(bad))).violations
 
 
+async def test_many_violations_fit_into_what_clients_take(control: Control) -> None:
+    await control.put("".join(f"{number}{'ä' * 200}: x\n" for number in range(60)))
+    schema = json.dumps({"additionalProperties": {"type": "integer"}})
+    await control.config.PutSchema(v1.PutSchemaRequest(application="shop", schema=schema, author=ME))
+    found = await refused(control.publish())
+    assert found.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert 1 < len(found.violations) < 20
+
+
 async def test_nothing_to_publish(control: Control) -> None:
     await control.put("a: 1")
     await control.publish()
