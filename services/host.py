@@ -23,6 +23,10 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
     # Watches and keepalives of a whole fleet may share the few connections of an edge.
     ("grpc.max_concurrent_streams", 1_000_000),
+    # The core cancels calls at random once 1,000 have come that no handler has taken yet, as when a fleet hears of a
+    # new release and all of it answers at once.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 1_000_000),
     # Find peers that died without a word, and let clients do the same every 10 s (half of it for jitter).
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -153,7 +153,7 @@ class ConfigWatcher:
             await self._start_with_last()
         if self._outcome is not Outcome.REJECTED and self._snapshot is not None:
             try:
-                self._snapshot.save(self._subject, view)
+                await asyncio.to_thread(self._snapshot.save, self._subject, view)
             except OSError as error:
                 self._say(f"the configuration's snapshot cannot be written ({error})")
 

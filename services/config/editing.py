@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from services.config.errors import ConflictError, InvalidError, QuotaError, Unkn
 from services.config.keys import KeyRing
 from services.config.layers import Layer
 from services.config.records import App, Audit, Entry, StoredText
-from services.config.repository import Change, Known, Repository
+from services.config.repository import Change, Known, Repository, read
 from services.config.schema import Schema, SchemaViolation, check_all
 from services.config.secrets import Sealed
 from services.config.text import Format
@@ -44,7 +45,7 @@ class Editor:
         self, name: str, layer: Layer, text: str, form: Format, author: str, expected: int | None
     ) -> tuple[Written, int]:
         """Write a document of the draft; return it and the revision."""
-        sealed = secrets.seal(text, form)
+        sealed = await read(text, form)
 
         async def decide(app: App, revision: int) -> Change[Written]:
             before = await self._expected(app, layer, expected)
@@ -113,7 +114,8 @@ class Editor:
 
         _, revision = await self._repository.change(name, decide)
         app = (await self._repository.app(name)).value
-        return check_all(schema, await draft_documents(self._repository, app)), revision
+        documents = await draft_documents(self._repository, app)
+        return await asyncio.to_thread(check_all, schema, documents), revision
 
     async def rotate(self, author: str) -> tuple[int, int]:
         """Encrypt under the first key what is under others; return how many of how many."""

@@ -19,6 +19,7 @@ from services.config.text import canonical
 from services.config.tree import Document
 
 _CACHED_BYTES = 64 << 20
+_CACHED_SCHEMAS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Resolver:
     def __init__(self, repository: Repository, keys: KeyRing) -> None:
         self._repository = repository
         self._keys = keys
+        self._schemas: Cache[tuple[str, int], Schema] = Cache(_CACHED_SCHEMAS)
         self._cache: Cache[tuple[str, int, tuple[Entry, ...]], Effective] = Cache(_CACHED_BYTES)
 
     async def effective(self, name: str, number: int, target: Target) -> Effective:
@@ -94,8 +96,11 @@ class Resolver:
     async def _check(self, name: str, schema: int, number: int, target: Target, document: Document) -> None:
         if not schema:
             return
-        stored = (await self._repository.texts("schemas", name, [schema]))[schema]
-        found = [Violation(format_path(path) or "the document", what) for path, what in _parsed(stored.text, document)]
+        checker = self._schemas.get((name, schema))
+        if checker is None:
+            stored = (await self._repository.texts("schemas", name, [schema]))[schema]
+            checker = self._schemas.put((name, schema), Schema(stored.text))
+        found = [Violation(format_path(path) or "the document", what) for path, what in checker.violations(document)]
         if found:
             whom = f"service '{target.service}' in environment '{target.environment}'"
             head = f"release {number} of '{name}' does not satisfy its schema for {whom}"
@@ -107,10 +112,6 @@ def assigned(app: App, target: Target) -> int:
     if app.gray is not None and gray.selects(app.gray.rule, target, f"{app.name}/{app.gray.release}"):
         return app.gray.release
     return app.stable
-
-
-def _parsed(schema: str, document: Document) -> list[tuple[Path, str]]:
-    return Schema(schema).violations(document)
 
 
 def _make(release: int, document: Document, leaves: tuple[Leaf, ...]) -> Effective:

@@ -14,6 +14,8 @@ from services.config.cache import Cache
 from services.config.errors import UnknownError
 from services.config.keys import Token
 from services.config.records import App, Audit, Release, StoredText
+from services.config.secrets import Sealed
+from services.config.text import Format
 from services.config.tree import Document
 from services.storage.kv.base import Delete, KeyValue, Operation, Put, Range, StorageError, Store, unchanged
 
@@ -25,6 +27,8 @@ _CACHED_BYTES = 64 << 20
 _CACHED_RELEASES = 1024
 # Records that are asked for at once: texts may be large, and a reply has to fit into memory.
 _CHUNK = 32
+# Characters: what takes more than some milliseconds to read.
+_LARGE = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class Repository:
         found = {number: self._documents.get((app, number)) for number in ids}
         missing = [number for number, document in found.items() if document is None]
         for number, text in (await self.texts("documents", app, missing)).items():
-            document = secrets.seal(text.text, text.form).document
+            document = (await read(text.text, text.form)).document
             found[number] = self._documents.put((app, number), document, 4 * len(text.text))
         return {number: document for number, document in found.items() if document is not None}
 
@@ -155,6 +159,11 @@ class Repository:
             reply = await self.store.txn((), [Range(records.key(kind, app, name)) for name in part])
             found += [kvs[0] if kvs else None for kvs in reply.results]
         return found
+
+
+async def read(text: str, form: Format) -> Sealed:
+    """Read a document: a large one in a thread, so that watches go on meanwhile."""
+    return await asyncio.to_thread(secrets.seal, text, form) if len(text) > _LARGE else secrets.seal(text, form)
 
 
 def unknown_application(name: str) -> UnknownError:

@@ -313,7 +313,7 @@ class Release(_message.Message):
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Layer]: ...
     @_builtins.property
     def changed_layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Layer]:
-        """Those whose documents differ from the release before."""
+        """Those whose documents differ from what was the stable release then."""
 
     def __init__(
         self,

@@ -222,6 +222,20 @@ async def test_one_look_shows_what_everybody_runs(control: Control) -> None:
     assert (await refused(report("orders-1", 9, APPLIED))).code is grpc.StatusCode.NOT_FOUND
 
 
+async def test_a_whole_fleet_may_report_at_once(control: Control) -> None:
+    await control.put("a: 1")
+    await control.publish()
+    sum_ = (await control.effective()).effective.checksum
+
+    async def report(number: int) -> None:
+        about = {"application": "shop", "service": "orders", "instance": f"orders-{number}", "checksum": sum_}
+        await control.config.ReportApplied(v1.ReportAppliedRequest(release=1, state=APPLIED, **about))
+
+    await asyncio.gather(*map(report, range(2000)))
+    listed = await control.config.ListApplied(v1.ListAppliedRequest(application="shop", limit=5000))
+    assert len(listed.applied) == 2000
+
+
 async def test_a_watcher_is_seen_before_it_reports(control: Control) -> None:
     await control.put("a: 1")
     await control.publish(gray_rule=v1.GrayRule(labels={"zone": "x"}))
