@@ -228,7 +228,12 @@ async def test_a_whole_fleet_may_report_at_once(control: Control) -> None:
     sum_ = (await control.effective()).effective.checksum
 
     async def report(number: int) -> None:
-        about = {"application": "shop", "service": "orders", "instance": f"orders-{number}", "checksum": sum_}
+        about: dict[str, Any] = {
+            "application": "shop",
+            "service": "orders",
+            "instance": f"orders-{number}",
+            "checksum": sum_,
+        }
         await control.config.ReportApplied(v1.ReportAppliedRequest(release=1, state=APPLIED, **about))
 
     await asyncio.gather(*map(report, range(2000)))
