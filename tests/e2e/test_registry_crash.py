@@ -159,7 +159,7 @@ async def test_a_restart_replaces_the_entry_of_the_control_process_itself(tmp_pa
 
         (before,) = await own()
         assert list(before.endpoints) == [control.address]
-        assert list(before.grpc_services) == ["mesh.config.v1.Config", "mesh.registry.v1.Registry"]
+        assert list(before.grpc_services) == ["mesh.registry.v1.Registry", "mesh.config.v1.Config"]
         await control.kill()
         await control.start()
         (after,) = await own()
