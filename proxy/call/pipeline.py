@@ -56,12 +56,13 @@ class Pipeline:
     def __init__(self, interceptors: Sequence[Interceptor], on_error: HookError) -> None:
         self.names = tuple(interceptor.name or type(interceptor).__name__ for interceptor in interceptors)
         self._request = _hooks(interceptors, "on_request")
-        self._admits = _hooks(interceptors, "admits")
+        admits = _hooks(interceptors, "admits")
         self._response = _hooks(interceptors[::-1], "on_response")
         self._attempt_end = _hooks(interceptors[::-1], "on_attempt_end")
         self._end = _hooks(interceptors[::-1], "on_end")
-        if len(self._admits) > 1:
+        if len(admits) > 1:
             raise ValueError("only one interceptor of a stack may define `admits`")
+        self._admits: Callable[[Call, Endpoint], bool] | None = admits[0] if admits else None
         self._on_error = on_error
         self.is_async = any(inspect.iscoroutinefunction(hook) for hook in self._request)
 
@@ -79,7 +80,8 @@ class Pipeline:
 
     def admits(self, call: Call, endpoint: Endpoint) -> bool:
         """Tell whether every interceptor lets `endpoint` be tried."""
-        return all(hook(call, endpoint) for hook in self._admits)
+        admits = self._admits
+        return admits is None or admits(call, endpoint)
 
     def on_response(self, call: Call) -> None:
         """Run the hooks that watch the begin of the answer."""

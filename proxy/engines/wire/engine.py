@@ -62,13 +62,13 @@ class WireEngine:
         self.deadlines: Wheel[Exchange] = Wheel()
         self.local: dict[str, Pool] = {}
         self._pool_options = pool or PoolOptions()
-        self._pools: dict[Endpoint, Pool] = {}
+        self.pools: dict[Endpoint, Pool] = {}
         self._sessions: set[Session] = set()
         self._emptied = asyncio.Event()
         self._servers: list[asyncio.Server] = []
         self._local_servers: list[LocalServer] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._deadline_timer: asyncio.TimerHandle | None = None
+        self.deadline_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     async def start(self, listeners: Sequence[Listener]) -> Mapping[str, str]:
@@ -88,7 +88,7 @@ class WireEngine:
     def forget(self, endpoints: Iterable[Endpoint]) -> None:
         """See Engine.forget."""
         for endpoint in endpoints:
-            pool = self._pools.pop(endpoint, None)
+            pool = self.pools.pop(endpoint, None)
             if pool is not None:
                 pool.forget()
 
@@ -101,9 +101,9 @@ class WireEngine:
                 await self._drained()
         for session in tuple(self._sessions):
             session.end()
-        for pool in (*self._pools.values(), *self.local.values()):
+        for pool in (*self.pools.values(), *self.local.values()):
             pool.close()
-        for timer in (self._sweep_timer, self._deadline_timer):
+        for timer in (self._sweep_timer, self.deadline_timer):
             if timer is not None:
                 timer.cancel()
         for task in tuple(self._tasks):
@@ -129,9 +129,9 @@ class WireEngine:
 
     def pool(self, endpoint: Endpoint) -> Pool:
         """Return the connections of an endpoint."""
-        pool = self._pools.get(endpoint)
+        pool = self.pools.get(endpoint)
         if pool is None:
-            pool = self._pools[endpoint] = Pool(self, endpoint.address, self._pool_options)
+            pool = self.pools[endpoint] = Pool(self, endpoint.address, self._pool_options)
         return pool
 
     def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -143,8 +143,7 @@ class WireEngine:
 
     def watch_deadlines(self) -> None:
         """See to it that deadlines are looked at."""
-        if self._deadline_timer is None:
-            self._deadline_timer = self.loop.call_later(TICK_SECONDS, self._expire)
+        self.deadline_timer = self.loop.call_later(TICK_SECONDS, self._expire)
 
     def welcome(self, session: Session) -> bool:
         """Take a new client connection; returns whether there is room for it."""
@@ -163,7 +162,7 @@ class WireEngine:
         return self.dispatcher.in_flight <= 1
 
     def _expire(self) -> None:
-        self._deadline_timer = None
+        self.deadline_timer = None
         for exchange in self.deadlines.expire(self.dispatcher.now()):
             if not exchange.done:
                 endings.expire(exchange)
@@ -180,7 +179,7 @@ class WireEngine:
                 not session.streams and _over(protection.idle_seconds, now - session.idle_since)
             ):
                 session.drain()
-        for pool in (*self._pools.values(), *self.local.values()):
+        for pool in (*self.pools.values(), *self.local.values()):
             pool.sweep(now)
         self._sweep_timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
 

@@ -138,7 +138,8 @@ class Exchange:
             call.deadline = None if seconds is None else call.started_at + seconds
         if call.deadline is not None:
             self.slot = engine.deadlines.add(self, call.deadline)
-            engine.watch_deadlines()
+            if engine.deadline_timer is None:
+                engine.watch_deadlines()
         if route.is_local:
             engine.local[call.listener].submit(self)
         else:
@@ -151,7 +152,8 @@ class Exchange:
             self.refuse(rejection)
             return
         self.attempting = True
-        self.engine.pool(endpoint).submit(self)
+        engine = self.engine
+        (engine.pools.get(endpoint) or engine.pool(endpoint)).submit(self)
 
     def attach(self, upstream: Upstream) -> None:
         """Send the request, as far as it has come, on a connection that has room for it."""
@@ -322,6 +324,7 @@ class Exchange:
             call.bytes_out += self.reply_meter.bytes
         session.release(self, NO_ERROR if reset and not self.request_ended else None)
         self.engine.dispatcher.end(call)
+        call.by_name = None  # the access log keeps the call for a while, and has no use for it
 
     def who(self) -> str:
         endpoint = self.call.endpoint

@@ -182,8 +182,10 @@ class Session(Connection):
 
     def on_window(self, _event: object) -> None:
         """Count a WINDOW_UPDATE."""
-        self.conduct.window_updates += 1
-        self._mind_conduct()
+        conduct = self.conduct
+        conduct.window_updates += 1
+        if conduct.window_updates > self.engine.protection.window_updates_per_second:
+            self._mind_conduct()
 
     def _mind_conduct(self) -> None:
         if self.conduct.too_much(self.engine.protection) and not self.final:
