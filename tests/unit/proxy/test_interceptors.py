@@ -193,7 +193,8 @@ def test_hooks_run_in_order_and_back() -> None:
 
 def test_hooks_that_are_not_defined_are_not_called() -> None:
     pipeline = Pipeline([Correlation()], ignore_errors)
-    assert pipeline._end == pipeline._admits == pipeline._response == ()
+    assert pipeline._end == pipeline._response == pipeline._attempt_end == ()
+    assert pipeline._admits is None
 
 
 def test_a_broken_observer_keeps_nobody_from_the_end() -> None:
