@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from proxy.interceptors.deadline import DeadlineOptions
 # The first is the default: the fastest that can run here.
 ENGINES = ("auto", "wire", "aio")
 
+MAX_WORKERS = 256
+
 # "-" is standard output, "off" is none, else a path.
 ACCESS_LOG_OFF = "off"
 
@@ -32,6 +35,8 @@ class EdgeOptions:
     internal: str = DEFAULT_INTERNAL
     admin: str = DEFAULT_ADMIN
     engine: str = ENGINES[0]
+    # Processes that share the listeners; limits are each one's own. One is this process alone.
+    workers: int = 1
     # Whether the public listener answers reflection, for the public services alone.
     public_reflection: bool = True
     access_log: str = "-"
@@ -54,6 +59,11 @@ class EdgeOptions:
         for name in ("public", "internal", "admin"):
             parse_address(getattr(self, name), f"--{name}", port_zero=True)
         require(self.engine in ENGINES, f"--engine: '{self.engine}' is none of {', '.join(ENGINES)}")
+        require(1 <= self.workers <= MAX_WORKERS, f"--workers must be from 1 to {MAX_WORKERS}")
+        require(
+            self.workers == 1 or sys.platform == "linux",
+            "--workers: only Linux spreads the connections of one port over several processes; leave it out here",
+        )
         require(0 <= self.grace <= 3600, "--grace must be from 0 to 3600 seconds")
         require(bool(self.access_log), "--access-log must be -, off or a path")
 

@@ -12,6 +12,7 @@ from mesh.options import DEFAULT_CONTROL_LISTEN, default_data_dir, parse_address
 
 if TYPE_CHECKING:
     from proxy.options import EdgeOptions
+    from proxy.workers.place import Place
 
 
 def add_to(app: typer.Typer) -> None:
@@ -85,6 +86,7 @@ def edge(
     internal: arguments.Internal = None,
     admin: arguments.Admin = None,
     engine: arguments.Engine = None,
+    workers: arguments.Workers = None,
     config: arguments.Config = None,
     access_log: Annotated[
         str | None, typer.Option(metavar="FILE", help="One JSON line a call; - is standard output.  \\[default: -]")
@@ -97,25 +99,43 @@ def edge(
     debug: arguments.Debug = False,
     ready_fd: arguments.ReadyFd = None,
     lifeline_fd: arguments.LifelineFd = None,
+    worker: arguments.WorkerPlace = None,
 ) -> int:
     """Run one edge alone: it finds the services by the registry and carries their calls."""
     from mesh.cli.announcing import Announcing
     from mesh.runtime import run
     from proxy.edge import run_edge
 
-    options = edge_options(
-        config,
-        control=arguments.control_address(control),
-        public=public,
-        internal=internal,
-        admin=admin,
-        engine=engine,
-        access_log=access_log,
-        instance_id=instance_id,
-        grace=grace,
-    )
+    given = {
+        "control": arguments.control_address(control),
+        "public": public,
+        "internal": internal,
+        "admin": admin,
+        "engine": engine,
+        "workers": workers,
+        "access_log": access_log,
+        "instance_id": instance_id,
+        "grace": grace,
+    }
+    options = edge_options(config, **given)
     process = Announcing(ready_fd, lifeline_fd, debug, name="edge", as_json=as_json)
-    return run(lambda process: run_edge(options, process), process)
+    if worker is not None:
+        from proxy.workers.place import Place
+
+        place = Place.from_json(worker)
+        return run(lambda process: run_edge(options, process, place), process)
+    if options.workers == 1:
+        return run(lambda process: run_edge(options, process), process)
+
+    from proxy.workers.master import run_master
+
+    def command(instance_id: str, place: Place) -> list[str]:
+        # Not the master's options as they are: a worker reads the file, so that a replacement has what is in it now.
+        asked = {**given, "config": config, "instance_id": instance_id, "worker": place.to_json()}
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items() if value is not None]
+        return ["edge", *words, *(("--debug",) if debug else ())]
+
+    return run(lambda process: run_master(options, process, command), process)
 
 
 def edge_options(config: Path | None, **given: Any) -> EdgeOptions:

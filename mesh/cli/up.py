@@ -41,6 +41,7 @@ def up(
     internal: arguments.Internal = None,
     admin: arguments.Admin = None,
     engine: arguments.Engine = None,
+    workers: arguments.Workers = None,
     config: arguments.Config = None,
     grace: arguments.OptionalGrace = None,
     as_json: arguments.Json = False,
@@ -60,6 +61,7 @@ def up(
         internal=internal,
         admin=admin,
         engine=engine,
+        workers=workers,
         grace=grace,
     )
     options = UpOptions(data_dir or default_data_dir(), edge, config, demo=demo, debug=debug)

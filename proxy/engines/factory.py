@@ -20,8 +20,20 @@ def make_engine(name: str, dispatcher: Dispatcher) -> Engine:
         UsageError: the engine cannot run here; the message says what it needs.
 
     """
-    if name == AIO or (name == AUTO and importlib.util.find_spec("ngh2") is None):
+    if chosen(name) == AIO:
         return AioEngine(dispatcher)
     from proxy.engines.wire.engine import WireEngine
 
     return WireEngine(dispatcher)
+
+
+def takes_sockets(name: str) -> bool:
+    """Tell whether the engine can serve a socket that another process made; grpc.aio only binds its own."""
+    return chosen(name) == WIRE
+
+
+def chosen(name: str) -> str:
+    """Return the engine that runs here by that name."""
+    if name == AUTO:
+        return WIRE if importlib.util.find_spec("ngh2") is not None else AIO
+    return name

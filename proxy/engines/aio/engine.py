@@ -41,7 +41,8 @@ class AioEngine:
         for listener in listeners:
             entry = PipelineInterceptor(listener.name, forwarder, local)
             server = grpc.aio.server(
-                interceptors=(*self._interceptors, entry), options=_server_options(self._dispatcher.limits)
+                interceptors=(*self._interceptors, entry),
+                options=_server_options(self._dispatcher.limits, shared=listener.shared),
             )
             listener.add_local(server)
             addresses[listener.name] = await _bind(server, listener)
@@ -91,13 +92,13 @@ class PipelineInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(forward)
 
 
-def _server_options(limits: Limits) -> tuple[tuple[str, int], ...]:
+def _server_options(limits: Limits, *, shared: bool) -> tuple[tuple[str, int], ...]:
     age = limits.max_connection_age_seconds
     return (
         *((("grpc.max_connection_age_ms", max(1, int(age * 1000))),) if age is not None else ()),
         *FLOW_CONTROL,
-        # Else a second process could share the port unseen.
-        ("grpc.so_reuseport", 0),
+        # For the workers of one edge; else a second process could share the port unseen.
+        ("grpc.so_reuseport", int(shared)),
         # Larger than our own limits, so that what is over ours is answered with a reason, and what is over these
         # does not reach Python at all.
         ("grpc.max_receive_message_length", 2 * limits.max_message_bytes),
@@ -113,7 +114,8 @@ def _server_options(limits: Limits) -> tuple[tuple[str, int], ...]:
 
 async def _bind(server: grpc.aio.Server, listener: Listener) -> str:
     host, option = listener.address.rpartition(":")[0], f"--{listener.name}"
-    await prove_free(listener.address, option)
+    if not listener.shared:  # whose master has proved it
+        await prove_free(listener.address, option)
     try:
         port = server.add_insecure_port(listener.address)
     except RuntimeError as error:

@@ -65,6 +65,8 @@ class WireEngine:
         self.pools: dict[Endpoint, Pool] = {}
         self._sessions: set[Session] = set()
         self._emptied = asyncio.Event()
+        # No further connection is wanted.
+        self.stopping = False
         self._servers: list[asyncio.Server] = []
         self._local_servers: list[LocalServer] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -94,8 +96,11 @@ class WireEngine:
 
     async def stop(self, grace: float) -> None:
         """See Engine.stop."""
+        self.stopping = True
         for server in self._servers:
             server.close()
+        # What was accepted in this turn begins in the next one, and drains at once.
+        await asyncio.sleep(0)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._drained()
@@ -186,9 +191,18 @@ class WireEngine:
     async def _listen(self, listener: Listener) -> str:
         host, _, port = listener.address.rpartition(":")
         try:
-            server = await self.loop.create_server(
-                lambda: Session(self, listener.name), host.strip("[]"), int(port), backlog=_BACKLOG
-            )
+            if listener.sock is not None:
+                server = await self.loop.create_server(
+                    lambda: Session(self, listener.name), sock=listener.sock, backlog=_BACKLOG
+                )
+            else:
+                server = await self.loop.create_server(
+                    lambda: Session(self, listener.name),
+                    host.strip("[]"),
+                    int(port),
+                    backlog=_BACKLOG,
+                    reuse_port=listener.shared,
+                )
         except OSError as error:
             raise StartError(
                 f"cannot listen on {listener.address} ({listener.name}): the port is in use or the address is not "

@@ -79,6 +79,8 @@ class Session(Connection):
         self.peer = _peer(transport.get_extra_info("peername"))
         if not self.engine.welcome(self):
             self.abort()
+        elif self.engine.stopping:
+            self.drain()
 
     # What the client sends.
 
