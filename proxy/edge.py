@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
 
 import grpc
@@ -35,7 +35,10 @@ from proxy.engines.factory import make_engine, takes_sockets
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
 from proxy.routing.table import EDGE_SERVICE
 from proxy.stack import Stack, StackOptions
+from proxy.tls.identity import Tls
+from proxy.tls.metrics import TlsCollector
 from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.tls import TLS
 from proxy.workers.place import Place
 
 # An edge that cannot reach a registry at its start waits this long for it before it says that it is ready: it then
@@ -62,9 +65,10 @@ class Edge:
             WORKER: (health.NAME, *reflection.NAMES, service.NAME),
         }
         self.state = MeshState(options.breaker, local)
+        self.tls = edge_tls(options)
         self.dispatcher = Dispatcher(clock, options.limits, self.stack.routed, self.stack.local)
         self.dispatcher.tables = self.state.tables
-        self.engine: Engine = make_engine(options.engine, self.dispatcher)
+        self.engine: Engine = make_engine(options.engine, self.dispatcher, self.tls.upstream)
         self.watcher = RegistryWatcher(options.control, self.apply)
         self.info = EdgeInfo(
             instance_id=options.instance_id or f"edge-{socket.gethostname()}-{os.getpid()}",
@@ -75,7 +79,7 @@ class Edge:
             started_at=clock.now(),
         )
         # Reflection asks instances over channels of its own: they must not count as calls.
-        self._asking = Channels(options.limits)
+        self._asking = Channels(options.limits, self.tls.upstream)
         self._cache = DescriptorCache(self._asking.get)
 
     @contextlib.asynccontextmanager
@@ -91,6 +95,7 @@ class Edge:
             if log is not None:
                 await stack.enter_async_context(write_access_log(log, options.access_log))
             registry = edge_registry(self.stack, self.state, self.info)
+            registry.register(TlsCollector(self.tls))
             app = admin_app(registry, self.state)
             where = f"unix:{place.admin}" if place is not None else options.admin
             addresses = {"admin": await stack.enter_async_context(serve_admin(app, where))}
@@ -98,7 +103,7 @@ class Edge:
                 stack.callback(lambda: place.leave(generate_latest(registry)))
             stack.push_async_callback(self._asking.close)
             if place is not None:
-                await stack.enter_async_context(self._watching())
+                await stack.enter_async_context(_running(self.watcher.run()))
                 await self._learn_routes(stop, place)
             stack.push_async_callback(self._stop_engine)
             addresses |= await self.engine.start(self._listeners())
@@ -106,7 +111,9 @@ class Edge:
                 addresses |= place.addresses
             self.info.addresses = addresses
             if place is None:
-                await stack.enter_async_context(self._watching())
+                await stack.enter_async_context(_running(self.watcher.run()))
+            if self.tls.has_files:
+                await stack.enter_async_context(_running(self.tls.watch()))
             yield addresses
 
     def apply(self, directory: Directory) -> None:
@@ -123,17 +130,22 @@ class Edge:
 
     def _listeners(self) -> list[Listener]:
         options, place = self.options, self.place
-        asked = [(PUBLIC, options.public, options.public_reflection), (INTERNAL, options.internal, True)]
+        where = {PUBLIC: options.public, INTERNAL: options.internal}
+        local = {PUBLIC: self._add_local(PUBLIC, reflect=options.public_reflection)}
+        local |= {name: self._add_local(name, reflect=True) for name in (INTERNAL, WORKER)}
+        tls = self.tls.listeners
         if place is None:
-            return [Listener(name, where, self._add_local(name, reflect=reflect)) for name, where, reflect in asked]
+            return [Listener(name, where[name], local[name], tls=tls.get(name)) for name in where]
         shared = not takes_sockets(options.engine)
-        listeners = [
-            Listener(name, place.addresses[name], self._add_local(name, reflect=reflect), place.take_over(name), shared)
-            for name, _, reflect in asked
-        ]
         # What others ask of this worker, such as its breakers, must not reach one of its siblings.
         alone = f"{options.internal.rpartition(':')[0]}:0"
-        return [*listeners, Listener(WORKER, alone, self._add_local(WORKER, reflect=True))]
+        return [
+            *(
+                Listener(name, place.addresses[name], local[name], place.take_over(name), shared, tls.get(name))
+                for name in where
+            ),
+            Listener(WORKER, alone, local[WORKER], tls=tls.get(INTERNAL)),
+        ]
 
     async def _learn_routes(self, stop: asyncio.Event, place: Place) -> None:
         """Wait for the registry before taking a call; its socket waits meanwhile, or who it replaces serves it.
@@ -149,14 +161,6 @@ class Edge:
                 await _ended(wait)
         if stop.is_set():
             raise StartError(f"worker {place.index} was stopped before it was ready")
-
-    @contextlib.asynccontextmanager
-    async def _watching(self) -> AsyncIterator[None]:
-        watching = asyncio.create_task(self.watcher.run())
-        try:
-            yield
-        finally:
-            await _ended(watching)
 
     async def _stop_engine(self) -> None:
         self.state.drain()
@@ -178,6 +182,11 @@ class Edge:
         return add
 
 
+def edge_tls(options: EdgeOptions) -> Tls:
+    """Return the TLS of an edge, its files read. Raises StartError."""
+    return Tls({PUBLIC: options.public_tls, INTERNAL: options.internal_tls}, options.upstream_tls)
+
+
 async def run_edge(options: EdgeOptions, process: Process, place: Place | None = None) -> None:
     """Run an edge, or one worker of one, until `process.stop`: serve, join the registry, drain at the end.
 
@@ -196,6 +205,7 @@ async def run_edge(options: EdgeOptions, process: Process, place: Place | None =
                 "engine": edge.engine.name,
                 **{name: addresses[name] for name in (PUBLIC, INTERNAL, "admin")},
                 **({} if place is None else {"worker": str(place.index)}),
+                **({TLS: "on"} if options.internal_tls.enabled else {}),
             },
             grpc_services=(service.NAME,),
         )
@@ -220,6 +230,15 @@ async def _registered(control: str, me: Instance) -> AsyncIterator[None]:
             _log.warning("this edge is not in the registry: %s", error)
 
     task = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        await _ended(task)
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from mesh.options import DEFAULT_ADMIN, DEFAULT_INTERNAL, DEFAULT_PUBLIC, parse_
 from mesh.resilience.breaker import BreakerOptions
 from proxy.call.limits import Limits
 from proxy.interceptors.deadline import DeadlineOptions
+from proxy.tls.options import ListenerTls, UpstreamTls
 
 # The first is the default: the fastest that can run here.
 ENGINES = ("auto", "wire", "aio")
@@ -44,6 +45,9 @@ class EdgeOptions:
     grace: float = 10.0
     # How it is called in the registry; made from the process where it is empty.
     instance_id: str = ""
+    public_tls: ListenerTls = field(default_factory=ListenerTls)
+    internal_tls: ListenerTls = field(default_factory=ListenerTls)
+    upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
     deadline: DeadlineOptions = field(default_factory=DeadlineOptions)
     limits: Limits = field(default_factory=Limits)
@@ -69,7 +73,7 @@ class EdgeOptions:
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Return the fields of EdgeOptions that a TOML file sets: plain keys, and the tables breaker, deadline, limits.
+    """Return the fields of EdgeOptions that a TOML file sets: plain keys, and a table for each group of options.
 
     Raises:
         UsageError: it cannot be read, is no TOML, or sets what does not exist; the message names file and key.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mesh.cli import arguments
+from mesh.cli import arguments, tls
+from mesh.cli.tls import with_tables
 from mesh.options import DEFAULT_CONTROL_LISTEN, default_data_dir, parse_address
 
 if TYPE_CHECKING:
@@ -95,6 +96,15 @@ def edge(
         str | None, typer.Option(metavar="ID", help="Its name in the registry; made when left out.")
     ] = None,
     grace: arguments.OptionalGrace = None,
+    public_tls_cert: tls.PublicCert = None,
+    public_tls_key: tls.PublicKey = None,
+    public_tls_client_ca: tls.PublicClientCa = None,
+    internal_tls_cert: tls.InternalCert = None,
+    internal_tls_key: tls.InternalKey = None,
+    internal_tls_client_ca: tls.InternalClientCa = None,
+    upstream_tls_ca: tls.UpstreamCa = None,
+    upstream_tls_cert: tls.UpstreamCert = None,
+    upstream_tls_key: tls.UpstreamKey = None,
     as_json: arguments.Json = False,
     debug: arguments.Debug = False,
     ready_fd: arguments.ReadyFd = None,
@@ -116,6 +126,15 @@ def edge(
         "access_log": access_log,
         "instance_id": instance_id,
         "grace": grace,
+        "public_tls_cert": public_tls_cert,
+        "public_tls_key": public_tls_key,
+        "public_tls_client_ca": public_tls_client_ca,
+        "internal_tls_cert": internal_tls_cert,
+        "internal_tls_key": internal_tls_key,
+        "internal_tls_client_ca": internal_tls_client_ca,
+        "upstream_tls_ca": upstream_tls_ca,
+        "upstream_tls_cert": upstream_tls_cert,
+        "upstream_tls_key": upstream_tls_key,
     }
     options = edge_options(config, **given)
     process = Announcing(ready_fd, lifeline_fd, debug, name="edge", as_json=as_json)
@@ -150,4 +169,4 @@ def edge_options(config: Path | None, **given: Any) -> EdgeOptions:
     for listener in ("public", "internal", "admin"):
         given[listener] = arguments.listen_address(given.get(listener), f"--{listener}")
     fields = load_config(config) if config is not None else {}
-    return EdgeOptions(**(fields | {name: value for name, value in given.items() if value is not None}))
+    return EdgeOptions(**with_tables(fields, given))

@@ -12,7 +12,7 @@ import typer
 from mesh.cli import arguments
 from mesh.cli.output import print_json, print_line, progress, say
 from mesh.cli.parts import edge_options
-from mesh.options import DEFAULT_CONTROL_LISTEN, DEFAULT_INTERNAL, default_data_dir
+from mesh.options import DEFAULT_CONTROL_LISTEN, DEFAULT_INTERNAL, default_data_dir, require
 
 if TYPE_CHECKING:
     from mesh.cli.supervisor.plan import UpOptions
@@ -64,6 +64,8 @@ def up(
         workers=workers,
         grace=grace,
     )
+    # Everything on this machine asks the mesh there, and speaks plaintext with it.
+    require(not edge.internal_tls.enabled, "mesh up: the internal listener cannot speak TLS; run mesh edge for that")
     options = UpOptions(data_dir or default_data_dir(), edge, config, demo=demo, debug=debug)
     return run(lambda process: _up(options, process, as_json=as_json), Process(debug=debug))
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import grpc
 
+from proxy.tls.identity import Identity
 from proxy.upstream.endpoint import Endpoint
 
 PUBLIC = "public"
@@ -30,6 +31,8 @@ class Listener:
     sock: socket.socket | None = None
     # Other processes of this edge bind the address too (SO_REUSEPORT).
     shared: bool = False
+    # Speak TLS with these certificates, as they change.
+    tls: Identity | None = None
 
 
 class Engine(Protocol):

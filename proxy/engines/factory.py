@@ -7,13 +7,14 @@ import importlib.util
 from proxy.call.dispatch import Dispatcher
 from proxy.engines.aio.engine import AioEngine
 from proxy.engines.engine import Engine
+from proxy.tls.identity import Identity
 
 AUTO = "auto"
 WIRE = "wire"
 AIO = "aio"
 
 
-def make_engine(name: str, dispatcher: Dispatcher) -> Engine:
+def make_engine(name: str, dispatcher: Dispatcher, upstream_tls: Identity | None = None) -> Engine:
     """Return a new engine; AUTO is the fast one where its HTTP/2 library is installed.
 
     Raises:
@@ -21,10 +22,10 @@ def make_engine(name: str, dispatcher: Dispatcher) -> Engine:
 
     """
     if chosen(name) == AIO:
-        return AioEngine(dispatcher)
+        return AioEngine(dispatcher, upstream_tls=upstream_tls)
     from proxy.engines.wire.engine import WireEngine
 
-    return WireEngine(dispatcher)
+    return WireEngine(dispatcher, upstream_tls=upstream_tls)
 
 
 def takes_sockets(name: str) -> bool:

@@ -21,6 +21,7 @@ from proxy.admin.http import serve_admin
 from proxy.engines.engine import INTERNAL, PUBLIC
 from proxy.engines.factory import takes_sockets
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
+from proxy.tls.identity import Tls
 from proxy.workers.admin import master_app
 from proxy.workers.numbers import Numbers, Source
 from proxy.workers.place import Place
@@ -79,8 +80,10 @@ class Master:
     async def prepared(self) -> AsyncIterator[None]:
         """Hold what the workers share: ports, a folder for their admin sockets, the lifeline. Raises StartError."""
         options = self.options
+        # One error of what is wrong with the files, not one of each worker.
+        Tls({PUBLIC: options.public_tls, INTERNAL: options.internal_tls}, options.upstream_tls)
         if options.access_log != ACCESS_LOG_OFF:
-            check_access_log(options.access_log)  # one error, not one of each worker
+            check_access_log(options.access_log)
         with contextlib.ExitStack() as stack:
             for listener, address in ((PUBLIC, options.public), (INTERNAL, options.internal)):
                 if takes_sockets(options.engine):

@@ -91,19 +91,25 @@ class Load:
             for thread in self._threads:
                 thread.join(PATIENCE)
 
+    def _channel(self) -> contextlib.AbstractContextManager[grpc.Channel]:
+        return channel(self.address)
+
+    def _once(self, opened: grpc.Channel) -> None:
+        InventoryStub(opened).ListStock(ListStockRequest(), timeout=PATIENCE)
+
     def _keep(self) -> None:
-        with channel(self.address) as opened:
+        with self._channel() as opened:
             while not self._stop.is_set():
                 self._call(opened)
 
     def _connect(self) -> None:
         while not self._stop.is_set():
-            with channel(self.address) as opened:
+            with self._channel() as opened:
                 self._call(opened)
 
     def _call(self, opened: grpc.Channel) -> None:
         try:
-            InventoryStub(opened).ListStock(ListStockRequest(), timeout=PATIENCE)
+            self._once(opened)
         except grpc.RpcError as error:
             self.failures.append(f"{error.code()}: {error.details()}")
         with self._lock:

@@ -12,9 +12,11 @@ from mesh.listening import cannot_listen, prove_free
 from proxy.call.dispatch import Dispatcher
 from proxy.call.limits import Limits
 from proxy.engines.aio.channels import FLOW_CONTROL, Channels
-from proxy.engines.aio.forward import Drain, Forwarder
+from proxy.engines.aio.credentials import server_credentials
+from proxy.engines.aio.forward import Drain, Forwarder, Peers
 from proxy.engines.aio.local import LocalCalls
 from proxy.engines.engine import Listener
+from proxy.tls.identity import Identity
 from proxy.upstream.endpoint import Endpoint
 
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"
@@ -25,18 +27,26 @@ class AioEngine:
 
     name = "aio"
 
-    def __init__(self, dispatcher: Dispatcher, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        *,
+        upstream_tls: Identity | None = None,
+    ) -> None:
         """Make an engine; third-party `interceptors` run before the mesh's own."""
         self._dispatcher = dispatcher
         self._interceptors = tuple(interceptors)
-        self._channels = Channels(dispatcher.limits)
+        self._channels = Channels(dispatcher.limits, upstream_tls)
         self._servers: list[grpc.aio.Server] = []
         self._drain = Drain()
-        self._local = LocalCalls(dispatcher, self._drain)
+        self._peers = Peers()
+        self._local = LocalCalls(dispatcher, self._drain, self._peers)
 
     async def start(self, listeners: Sequence[Listener]) -> Mapping[str, str]:
         """See Engine.start."""
-        forwarder, local = Forwarder(self._dispatcher, self._channels, self._drain), self._local
+        self._peers.learn(listeners)
+        forwarder, local = Forwarder(self._dispatcher, self._channels, self._drain, self._peers), self._local
         addresses = {}
         for listener in listeners:
             entry = PipelineInterceptor(listener.name, forwarder, local)
@@ -117,7 +127,10 @@ async def _bind(server: grpc.aio.Server, listener: Listener) -> str:
     if not listener.shared:  # whose master has proved it
         await prove_free(listener.address, option)
     try:
-        port = server.add_insecure_port(listener.address)
+        if listener.tls is None:
+            port = server.add_insecure_port(listener.address)
+        else:
+            port = server.add_secure_port(listener.address, server_credentials(listener.tls))
     except RuntimeError as error:
         raise cannot_listen(listener.address, option, str(error)) from error
     return f"{host}:{port}"
