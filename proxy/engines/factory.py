@@ -38,3 +38,11 @@ def chosen(name: str) -> str:
     if name == AUTO:
         return WIRE if importlib.util.find_spec("ngh2") is not None else AIO
     return name
+
+
+def prove_engine(name: str) -> None:
+    """Raise UsageError when an engine cannot run here, as `make_engine` would."""
+    if chosen(name) == WIRE:
+        from proxy.engines.wire.h2 import load
+
+        load()

@@ -19,7 +19,7 @@ from mesh.runtime import Process
 from proxy.admin.access_log import check_access_log
 from proxy.admin.http import serve_admin
 from proxy.engines.engine import INTERNAL, PUBLIC
-from proxy.engines.factory import takes_sockets
+from proxy.engines.factory import prove_engine, takes_sockets
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
 from proxy.tls.identity import Tls
 from proxy.workers.admin import master_app
@@ -80,7 +80,8 @@ class Master:
     async def prepared(self) -> AsyncIterator[None]:
         """Hold what the workers share: ports, a folder for their admin sockets, the lifeline. Raises StartError."""
         options = self.options
-        # One error of what is wrong with the files, not one of each worker.
+        # One error of what is wrong, not one of each worker.
+        prove_engine(options.engine)
         Tls({PUBLIC: options.public_tls, INTERNAL: options.internal_tls}, options.upstream_tls)
         if options.access_log != ACCESS_LOG_OFF:
             check_access_log(options.access_log)
