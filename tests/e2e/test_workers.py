@@ -210,7 +210,10 @@ def test_the_aio_engine_has_workers_too(tmp_path: Path) -> None:
             seen = load.done
             eventually(lambda: load.done > seen + 20, "the load goes on")
         assert {one.pid for one in before.values()}.isdisjoint(one.pid for one in workers(running).values())
-        assert [failure for failure in load.failures if "UNAVAILABLE" not in failure] == []
+        # grpc's server ends what it has only just accepted when it stops; nothing else may go wrong.
+        allowed = ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED")
+        assert [failure for failure in load.failures if not failure.startswith(allowed)] == []
+        assert len(load.failures) <= 4, "no more than what was in the moment of its beginning, twice"
 
 
 @pytest.mark.parametrize("engine", ["aio", "wire"])
