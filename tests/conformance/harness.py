@@ -179,7 +179,8 @@ async def run_edge(
     books.tables = state.tables
     with _no_errors():
         before = asyncio.all_tasks()
-        running = make_engine(engine, books, tls)
+        # Tests put makers of their own in its place, which know nothing of TLS.
+        running = make_engine(engine, books) if tls is None else make_engine(engine, books, tls)
         addresses = await running.start([_listener(name, state, tls) for name in (PUBLIC, INTERNAL)])
         edge = EdgeUnderTest(running, books, made, state, dict(addresses), hook_errors)
         try:
