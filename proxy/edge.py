@@ -7,16 +7,18 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any
 
 import grpc
+from prometheus_client import generate_latest
 
 import mesh
 from mesh.clock import Clock, SystemClock
 from mesh.discovery.model import Directory, Instance
 from mesh.discovery.registration import Registration
 from mesh.discovery.watcher import RegistryWatcher
-from mesh.errors import MeshError
+from mesh.errors import MeshError, StartError
 from mesh.runtime import Process
 from proxy.admin import health, reflection, service
 from proxy.admin.access_log import write_access_log
@@ -28,12 +30,16 @@ from proxy.admin.state import MeshState
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
 from proxy.engines.aio.channels import Channels
-from proxy.engines.engine import INTERNAL, PUBLIC, Engine, Listener
-from proxy.engines.factory import make_engine
+from proxy.engines.engine import INTERNAL, PUBLIC, WORKER, Engine, Listener
+from proxy.engines.factory import make_engine, takes_sockets
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
 from proxy.routing.table import EDGE_SERVICE
 from proxy.stack import Stack, StackOptions
+from proxy.tls.identity import Tls
+from proxy.tls.metrics import TlsCollector
 from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.tls import TLS
+from proxy.workers.place import Place
 
 # An edge that cannot reach a registry at its start waits this long for it before it says that it is ready: it then
 # serves what it can, health and reflection, and goes on trying.
@@ -45,8 +51,10 @@ _log = logging.getLogger(__name__)
 class Edge:
     """An edge without its place in the registry: listeners, routes, and what it answers itself."""
 
-    def __init__(self, options: EdgeOptions, clock: Clock | None = None) -> None:
+    def __init__(self, options: EdgeOptions, clock: Clock | None = None, place: Place | None = None) -> None:
+        """Make an edge; with a `place` it is one worker of one."""
         self.options = options
+        self.place = place
         clock = clock or SystemClock()
         access_log = options.access_log != ACCESS_LOG_OFF
         self.stack = Stack(clock, StackOptions(options.breaker, options.deadline, access_log=access_log), _hook_failed)
@@ -54,11 +62,13 @@ class Edge:
         local = {
             PUBLIC: (health.NAME, *reflected),
             INTERNAL: (health.NAME, *reflection.NAMES, service.NAME),
+            WORKER: (health.NAME, *reflection.NAMES, service.NAME),
         }
         self.state = MeshState(options.breaker, local)
+        self.tls = edge_tls(options)
         self.dispatcher = Dispatcher(clock, options.limits, self.stack.routed, self.stack.local)
         self.dispatcher.tables = self.state.tables
-        self.engine: Engine = make_engine(options.engine, self.dispatcher)
+        self.engine: Engine = make_engine(options.engine, self.dispatcher, self.tls.upstream)
         self.watcher = RegistryWatcher(options.control, self.apply)
         self.info = EdgeInfo(
             instance_id=options.instance_id or f"edge-{socket.gethostname()}-{os.getpid()}",
@@ -69,30 +79,41 @@ class Edge:
             started_at=clock.now(),
         )
         # Reflection asks instances over channels of its own: they must not count as calls.
-        self._asking = Channels(options.limits)
+        self._asking = Channels(options.limits, self.tls.upstream)
         self._cache = DescriptorCache(self._asking.get)
 
     @contextlib.asynccontextmanager
-    async def serve(self) -> AsyncIterator[dict[str, str]]:
-        """Serve while the context is open; yields the addresses by name. Calls get `grace` seconds at the end."""
-        options, log = self.options, self.stack.access_log
+    async def serve(self, stop: asyncio.Event) -> AsyncIterator[dict[str, str]]:
+        """Serve while the context is open; yields the addresses by name. Calls get `grace` seconds at the end.
+
+        Raises:
+            StartError: it cannot start, or shall `stop` before it has.
+
+        """
+        options, place, log = self.options, self.place, self.stack.access_log
         async with contextlib.AsyncExitStack() as stack:
             if log is not None:
                 await stack.enter_async_context(write_access_log(log, options.access_log))
             registry = edge_registry(self.stack, self.state, self.info)
+            registry.register(TlsCollector(self.tls))
             app = admin_app(registry, self.state)
-            addresses = {"admin": await stack.enter_async_context(serve_admin(app, options.admin))}
+            where = f"unix:{place.admin}" if place is not None else options.admin
+            addresses = {"admin": await stack.enter_async_context(serve_admin(app, where))}
+            if place is not None:
+                stack.callback(lambda: place.leave(generate_latest(registry)))
             stack.push_async_callback(self._asking.close)
+            if place is not None:
+                await stack.enter_async_context(_running(self.watcher.run()))
+                await self._learn_routes(stop, place)
             stack.push_async_callback(self._stop_engine)
-            addresses |= await self.engine.start(
-                [
-                    Listener(PUBLIC, options.public, self._add_local(PUBLIC, reflect=options.public_reflection)),
-                    Listener(INTERNAL, options.internal, self._add_local(INTERNAL, reflect=True)),
-                ]
-            )
+            addresses |= await self.engine.start(self._listeners())
+            if place is not None:
+                addresses |= place.addresses
             self.info.addresses = addresses
-            watching = asyncio.create_task(self.watcher.run())
-            stack.push_async_callback(_ended, watching)
+            if place is None:
+                await stack.enter_async_context(_running(self.watcher.run()))
+            if self.tls.has_files:
+                await stack.enter_async_context(_running(self.tls.watch()))
             yield addresses
 
     def apply(self, directory: Directory) -> None:
@@ -106,6 +127,40 @@ class Edge:
         except TimeoutError:
             return False
         return True
+
+    def _listeners(self) -> list[Listener]:
+        options, place = self.options, self.place
+        where = {PUBLIC: options.public, INTERNAL: options.internal}
+        local = {PUBLIC: self._add_local(PUBLIC, reflect=options.public_reflection)}
+        local |= {name: self._add_local(name, reflect=True) for name in (INTERNAL, WORKER)}
+        tls = self.tls.listeners
+        if place is None:
+            return [Listener(name, where[name], local[name], tls=tls.get(name)) for name in where]
+        shared = not takes_sockets(options.engine)
+        # What others ask of this worker, such as its breakers, must not reach one of its siblings.
+        alone = f"{options.internal.rpartition(':')[0]}:0"
+        return [
+            *(
+                Listener(name, place.addresses[name], local[name], place.take_over(name), shared, tls.get(name))
+                for name in where
+            ),
+            Listener(WORKER, alone, local[WORKER], tls=tls.get(INTERNAL)),
+        ]
+
+    async def _learn_routes(self, stop: asyncio.Event, place: Place) -> None:
+        """Wait for the registry before taking a call; its socket waits meanwhile, or who it replaces serves it.
+
+        Without one to replace, it does not wait for ever.
+        """
+        waits = [asyncio.create_task(self.watcher.synced()), asyncio.create_task(stop.wait())]
+        try:
+            limit = None if place.replaces else FIRST_SYNC_SECONDS
+            await asyncio.wait(waits, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                await _ended(wait)
+        if stop.is_set():
+            raise StartError(f"worker {place.index} was stopped before it was ready")
 
     async def _stop_engine(self) -> None:
         self.state.drain()
@@ -121,32 +176,43 @@ class Edge:
             health.add_health(server, self.state, listener)
             if reflect:
                 reflection.add_reflection(server, reflection.Reflection(self.state, listener, self._cache))
-            if listener == INTERNAL:
+            if listener != PUBLIC:
                 service.add_edge_admin(server, self.state, self.stack.metrics, self.info)
 
         return add
 
 
-async def run_edge(options: EdgeOptions, process: Process) -> None:
-    """Run an edge until `process.stop`: serve, join the registry, drain at the end.
+def edge_tls(options: EdgeOptions) -> Tls:
+    """Return the TLS of an edge, its files read. Raises StartError."""
+    return Tls({PUBLIC: options.public_tls, INTERNAL: options.internal_tls}, options.upstream_tls)
+
+
+async def run_edge(options: EdgeOptions, process: Process, place: Place | None = None) -> None:
+    """Run an edge, or one worker of one, until `process.stop`: serve, join the registry, drain at the end.
 
     Raises:
         StartError: an address cannot be listened on, or the access log not be written.
 
     """
-    edge = Edge(options)
-    async with edge.serve() as addresses:
+    edge = Edge(options, place=place)
+    async with edge.serve(process.stop) as addresses:
         me = Instance(
             service=EDGE_SERVICE,
             instance_id=edge.info.instance_id,
-            endpoints=(addresses[INTERNAL],),
+            endpoints=(addresses[INTERNAL if place is None else WORKER],),
             version=mesh.__version__,
-            metadata={"engine": edge.engine.name, "public": addresses[PUBLIC], "admin": addresses["admin"]},
+            metadata={
+                "engine": edge.engine.name,
+                **{name: addresses[name] for name in (PUBLIC, INTERNAL, "admin")},
+                **({} if place is None else {"worker": str(place.index)}),
+                **({TLS: "on"} if options.internal_tls.enabled else {}),
+            },
             grpc_services=(service.NAME,),
         )
         # Left first at the end, so that nobody is sent here any more; then the calls in flight are finished.
         async with _registered(options.control, me):
-            if not await edge.synced():
+            # A worker has waited for it already.
+            if not (edge.state.directory.cluster_id or (place is None and await edge.synced())):
                 _log.warning("no registry at %s yet; serving without, and trying on", options.control)
             process.ready({**addresses, "engine": edge.engine.name})
             await process.stop.wait()
@@ -170,7 +236,16 @@ async def _registered(control: str, me: Instance) -> AsyncIterator[None]:
         await _ended(task)
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        await _ended(task)
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

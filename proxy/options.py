@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +15,12 @@ from mesh.options import DEFAULT_ADMIN, DEFAULT_INTERNAL, DEFAULT_PUBLIC, parse_
 from mesh.resilience.breaker import BreakerOptions
 from proxy.call.limits import Limits
 from proxy.interceptors.deadline import DeadlineOptions
+from proxy.tls.options import ListenerTls, UpstreamTls
 
 # The first is the default: the fastest that can run here.
 ENGINES = ("auto", "wire", "aio")
+
+MAX_WORKERS = 256
 
 # "-" is standard output, "off" is none, else a path.
 ACCESS_LOG_OFF = "off"
@@ -32,6 +36,8 @@ class EdgeOptions:
     internal: str = DEFAULT_INTERNAL
     admin: str = DEFAULT_ADMIN
     engine: str = ENGINES[0]
+    # Processes that share the listeners; limits are each one's own. One is this process alone.
+    workers: int = 1
     # Whether the public listener answers reflection, for the public services alone.
     public_reflection: bool = True
     access_log: str = "-"
@@ -39,6 +45,9 @@ class EdgeOptions:
     grace: float = 10.0
     # How it is called in the registry; made from the process where it is empty.
     instance_id: str = ""
+    public_tls: ListenerTls = field(default_factory=ListenerTls)
+    internal_tls: ListenerTls = field(default_factory=ListenerTls)
+    upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
     deadline: DeadlineOptions = field(default_factory=DeadlineOptions)
     limits: Limits = field(default_factory=Limits)
@@ -54,12 +63,17 @@ class EdgeOptions:
         for name in ("public", "internal", "admin"):
             parse_address(getattr(self, name), f"--{name}", port_zero=True)
         require(self.engine in ENGINES, f"--engine: '{self.engine}' is none of {', '.join(ENGINES)}")
+        require(1 <= self.workers <= MAX_WORKERS, f"--workers must be from 1 to {MAX_WORKERS}")
+        require(
+            self.workers == 1 or sys.platform == "linux",
+            "--workers: only Linux spreads the connections of one port over several processes; leave it out here",
+        )
         require(0 <= self.grace <= 3600, "--grace must be from 0 to 3600 seconds")
         require(bool(self.access_log), "--access-log must be -, off or a path")
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Return the fields of EdgeOptions that a TOML file sets: plain keys, and the tables breaker, deadline, limits.
+    """Return the fields of EdgeOptions that a TOML file sets: plain keys, and a table for each group of options.
 
     Raises:
         UsageError: it cannot be read, is no TOML, or sets what does not exist; the message names file and key.

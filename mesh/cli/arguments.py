@@ -85,9 +85,17 @@ OptionalGrace = Annotated[
     typer.Option("--grace", metavar="SECONDS", min=0, help=f"{_GRACE_HELP}  {_shown(f'{DEFAULT_GRACE:g}')}"),
 ]
 
-# A supervisor sets these two; a person has no use for them.
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", help=f"Processes that share the edge's listeners.  {_shown(str(_EDGE.workers))}"
+    ),
+]
+
+# A supervisor sets these; a person has no use for them.
 ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]
 LifelineFd = Annotated[int | None, typer.Option("--lifeline-fd", hidden=True)]
+WorkerPlace = Annotated[str | None, typer.Option("--worker", hidden=True)]
 
 
 def control_address(given: str | None) -> str:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mesh.cli import arguments
+from mesh.cli import arguments, tls
+from mesh.cli.tls import with_tables
 from mesh.options import DEFAULT_CONTROL_LISTEN, default_data_dir, parse_address
 
 if TYPE_CHECKING:
     from proxy.options import EdgeOptions
+    from proxy.workers.place import Place
 
 
 def add_to(app: typer.Typer) -> None:
@@ -85,6 +87,7 @@ def edge(
     internal: arguments.Internal = None,
     admin: arguments.Admin = None,
     engine: arguments.Engine = None,
+    workers: arguments.Workers = None,
     config: arguments.Config = None,
     access_log: Annotated[
         str | None, typer.Option(metavar="FILE", help="One JSON line a call; - is standard output.  \\[default: -]")
@@ -93,29 +96,65 @@ def edge(
         str | None, typer.Option(metavar="ID", help="Its name in the registry; made when left out.")
     ] = None,
     grace: arguments.OptionalGrace = None,
+    public_tls_cert: tls.PublicCert = None,
+    public_tls_key: tls.PublicKey = None,
+    public_tls_client_ca: tls.PublicClientCa = None,
+    internal_tls_cert: tls.InternalCert = None,
+    internal_tls_key: tls.InternalKey = None,
+    internal_tls_client_ca: tls.InternalClientCa = None,
+    upstream_tls_ca: tls.UpstreamCa = None,
+    upstream_tls_cert: tls.UpstreamCert = None,
+    upstream_tls_key: tls.UpstreamKey = None,
     as_json: arguments.Json = False,
     debug: arguments.Debug = False,
     ready_fd: arguments.ReadyFd = None,
     lifeline_fd: arguments.LifelineFd = None,
+    worker: arguments.WorkerPlace = None,
 ) -> int:
     """Run one edge alone: it finds the services by the registry and carries their calls."""
     from mesh.cli.announcing import Announcing
     from mesh.runtime import run
     from proxy.edge import run_edge
 
-    options = edge_options(
-        config,
-        control=arguments.control_address(control),
-        public=public,
-        internal=internal,
-        admin=admin,
-        engine=engine,
-        access_log=access_log,
-        instance_id=instance_id,
-        grace=grace,
-    )
+    given = {
+        "control": arguments.control_address(control),
+        "public": public,
+        "internal": internal,
+        "admin": admin,
+        "engine": engine,
+        "workers": workers,
+        "access_log": access_log,
+        "instance_id": instance_id,
+        "grace": grace,
+        "public_tls_cert": public_tls_cert,
+        "public_tls_key": public_tls_key,
+        "public_tls_client_ca": public_tls_client_ca,
+        "internal_tls_cert": internal_tls_cert,
+        "internal_tls_key": internal_tls_key,
+        "internal_tls_client_ca": internal_tls_client_ca,
+        "upstream_tls_ca": upstream_tls_ca,
+        "upstream_tls_cert": upstream_tls_cert,
+        "upstream_tls_key": upstream_tls_key,
+    }
+    options = edge_options(config, **given)
     process = Announcing(ready_fd, lifeline_fd, debug, name="edge", as_json=as_json)
-    return run(lambda process: run_edge(options, process), process)
+    if worker is not None:
+        from proxy.workers.place import Place
+
+        place = Place.from_json(worker)
+        return run(lambda process: run_edge(options, process, place), process)
+    if options.workers == 1:
+        return run(lambda process: run_edge(options, process), process)
+
+    from proxy.workers.master import run_master
+
+    def command(instance_id: str, place: Place) -> list[str]:
+        # Not the master's options as they are: a worker reads the file, so that a replacement has what is in it now.
+        asked = {**given, "config": config, "instance_id": instance_id, "worker": place.to_json()}
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items() if value is not None]
+        return ["edge", *words, *(("--debug",) if debug else ())]
+
+    return run(lambda process: run_master(options, process, command), process)
 
 
 def edge_options(config: Path | None, **given: Any) -> EdgeOptions:
@@ -130,4 +169,4 @@ def edge_options(config: Path | None, **given: Any) -> EdgeOptions:
     for listener in ("public", "internal", "admin"):
         given[listener] = arguments.listen_address(given.get(listener), f"--{listener}")
     fields = load_config(config) if config is not None else {}
-    return EdgeOptions(**(fields | {name: value for name, value in given.items() if value is not None}))
+    return EdgeOptions(**with_tables(fields, given))

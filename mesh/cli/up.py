@@ -12,7 +12,7 @@ import typer
 from mesh.cli import arguments
 from mesh.cli.output import print_json, print_line, progress, say
 from mesh.cli.parts import edge_options
-from mesh.options import DEFAULT_CONTROL_LISTEN, DEFAULT_INTERNAL, default_data_dir
+from mesh.options import DEFAULT_CONTROL_LISTEN, DEFAULT_INTERNAL, default_data_dir, require
 
 if TYPE_CHECKING:
     from mesh.cli.supervisor.plan import UpOptions
@@ -41,6 +41,7 @@ def up(
     internal: arguments.Internal = None,
     admin: arguments.Admin = None,
     engine: arguments.Engine = None,
+    workers: arguments.Workers = None,
     config: arguments.Config = None,
     grace: arguments.OptionalGrace = None,
     as_json: arguments.Json = False,
@@ -60,8 +61,11 @@ def up(
         internal=internal,
         admin=admin,
         engine=engine,
+        workers=workers,
         grace=grace,
     )
+    # Everything on this machine asks the mesh there, and speaks plaintext with it.
+    require(not edge.internal_tls.enabled, "mesh up: the internal listener cannot speak TLS; run mesh edge for that")
     options = UpOptions(data_dir or default_data_dir(), edge, config, demo=demo, debug=debug)
     return run(lambda process: _up(options, process, as_json=as_json), Process(debug=debug))
 

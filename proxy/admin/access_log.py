@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
+import select
+import stat
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,6 +48,11 @@ async def write_access_log(log: AccessLog, destination: str) -> AsyncIterator[No
         await asyncio.to_thread(writer.join, CLOSE_SECONDS)
 
 
+def check_access_log(destination: str) -> None:
+    """Raise StartError when the access log cannot be written."""
+    _open(destination).close()
+
+
 class _Writer(threading.Thread):
     def __init__(self, log: AccessLog, output: _Output) -> None:
         # A daemon: a reader that never reads again must not keep the process.
@@ -70,14 +79,15 @@ class _Output:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._file = _append(path)
-        self._size = path.stat().st_size if path else 0
+        self._is_pipe = stat.S_ISFIFO(os.fstat(self._file.fileno()).st_mode)
         self._failed = False
 
     def write(self, data: bytes) -> None:
         try:
-            self._file.write(data)
-            self._size += len(data)
-            if self._path is not None and self._size >= MAX_FILE_BYTES:
+            for piece in _pieces(data) if self._is_pipe else (data,):
+                self._file.write(piece)
+            # The file's size, not what was written here: the workers of an edge write to one file.
+            if self._path is not None and os.fstat(self._file.fileno()).st_size >= MAX_FILE_BYTES:
                 self._rotate(self._path)
             self._failed = False
         except OSError as error:  # a full disk or a closed pipe is the log's trouble, not the edge's
@@ -89,13 +99,28 @@ class _Output:
         self._file.close()
 
     def _rotate(self, path: Path) -> None:
-        older = path.with_name(path.name + ".1")
-        if older.exists():
-            older.replace(path.with_name(path.name + ".2"))
-        path.replace(older)
+        # Another worker may be about to do it, or have done it: then there is a new file to go on with.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(self._file.fileno())):
+            older = path.with_name(path.name + ".1")
+            if older.exists():
+                older.replace(path.with_name(path.name + ".2"))
+            path.replace(older)
         self._file.close()
         self._file = _append(path)
-        self._size = 0
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Cut lines into pieces that a pipe takes whole, so that the lines of several workers do not mix.
+
+    A line that is longer than that goes alone.
+    """
+    while len(data) > select.PIPE_BUF:
+        end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1 or data.find(b"\n") + 1
+        yield data[:end]
+        data = data[end:]
+    if data:
+        yield data
 
 
 def _append(path: Path | None) -> BinaryIO:

@@ -21,13 +21,14 @@ from proxy.admin.state import MeshState
 # A scrape that hangs must not hold up the end of the edge.
 _CLOSE_SECONDS = 1
 
+_UNIX = "unix:"
+
 
 def admin_app(registry: CollectorRegistry, state: MeshState) -> Starlette:
     """Return the admin port's application."""
 
     async def metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"content-type": content_type})
+        return encoded(registry, request)
 
     async def alive(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -42,19 +43,22 @@ def admin_app(registry: CollectorRegistry, state: MeshState) -> Starlette:
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", alive), Route("/readyz", ready)])
 
 
+def encoded(registry: CollectorRegistry, request: Request) -> Response:
+    """Return the metrics in the format that the client prefers."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(registry), headers={"content-type": content_type})
+
+
 @contextlib.asynccontextmanager
 async def serve_admin(app: Starlette, address: str) -> AsyncIterator[str]:
-    """Serve `app` while the context is open; yields the address with its port resolved.
+    """Serve `app` while the context is open, at "HOST:PORT" or "unix:PATH"; yields the address, its port resolved.
 
     Raises:
         StartError: the address cannot be listened on.
 
     """
-    host, _, port = address.rpartition(":")
-    bare = host.strip("[]")
     try:
-        family = socket.getaddrinfo(bare, int(port), type=socket.SOCK_STREAM)[0][0]
-        listening = socket.create_server((bare, int(port)), family=family)
+        listening = _listen(address)
     except OSError as error:
         raise cannot_listen(address, "--admin", error) from error
     config = uvicorn.Config(
@@ -64,10 +68,28 @@ async def serve_admin(app: Starlette, address: str) -> AsyncIterator[str]:
     with listening:
         task = asyncio.create_task(server.serve(sockets=[listening]))
         try:
-            yield f"{host}:{listening.getsockname()[1]}"
+            yield _resolved(address, listening)
         finally:
             server.should_exit = True
             await task
+
+
+def _listen(address: str) -> socket.socket:
+    if address.startswith(_UNIX):
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listening.bind(address.removeprefix(_UNIX))
+        listening.listen()
+        return listening
+    host, _, port = address.rpartition(":")
+    bare = host.strip("[]")
+    family = socket.getaddrinfo(bare, int(port), type=socket.SOCK_STREAM)[0][0]
+    return socket.create_server((bare, int(port)), family=family)
+
+
+def _resolved(address: str, listening: socket.socket) -> str:
+    if address.startswith(_UNIX):
+        return address
+    return f"{address.rpartition(':')[0]}:{listening.getsockname()[1]}"
 
 
 class _Server(uvicorn.Server):

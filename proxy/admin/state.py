@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mesh.discovery.model import Directory, Health
 from mesh.resilience.breaker import BreakerOptions
-from proxy.engines.engine import INTERNAL, PUBLIC
+from proxy.engines.engine import INTERNAL, PUBLIC, WORKER
 from proxy.routing.table import EMPTY, RouteTable, compile_table
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.pool import EndpointPool
@@ -72,7 +72,7 @@ class MeshState:
 
     def _compile(self) -> None:
         # In place: the dispatcher reads the same mapping.
-        for listener in (PUBLIC, INTERNAL):
+        for listener in (PUBLIC, INTERNAL, WORKER):
             self.tables[listener] = compile_table(
                 self.directory, self.pool, public_only=listener == PUBLIC, local=self.local.get(listener, ())
             )

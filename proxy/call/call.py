@@ -41,6 +41,7 @@ class Call:
         "metadata",
         "method",
         "peer",
+        "peer_identity",
         "permit",
         "pipeline",
         "reason",
@@ -59,6 +60,8 @@ class Call:
         self.method = method
         self.metadata = metadata
         self.peer = peer
+        # Whose certificate the client showed: its URI, host name or subject; "" without mutual TLS.
+        self.peer_identity = ""
         self.listener = listener
         self.started_at = now
         # When the caller stops waiting; None when it never does.

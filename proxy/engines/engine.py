@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
 
+from proxy.tls.identity import Identity
 from proxy.upstream.endpoint import Endpoint
 
 PUBLIC = "public"
 INTERNAL = "internal"
+# Of one worker of an edge that has several: what the internal listener has, at an address of its own.
+WORKER = "worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,12 @@ class Listener:
     address: str
     # Adds what the edge answers itself to a grpc.aio server.
     add_local: Callable[[grpc.aio.Server], None]
+    # Serve this listening socket instead of binding one; for engines that can (proxy/engines/factory.py).
+    sock: socket.socket | None = None
+    # Other processes of this edge bind the address too (SO_REUSEPORT).
+    shared: bool = False
+    # Speak TLS with these certificates, as they change.
+    tls: Identity | None = None
 
 
 class Engine(Protocol):

@@ -26,6 +26,7 @@ class UpstreamCall:
         self.context = context
         self.metadata = [(name, value) for name, value in context.invocation_metadata() or ()]
         self.time_remaining = context.time_remaining()
+        self.auth: dict[str, Any] = dict(context.auth_context())
         self.received: list[bytes] = []
         self.ended = asyncio.Event()
         self.cancelled = False
@@ -44,11 +45,17 @@ class UpstreamCall:
 class GrpcUpstream:
     """A grpc.aio server on a free port; answers every method by one behaviour."""
 
-    def __init__(self, behaviour: Behaviour, options: tuple[tuple[str, int], ...] = ()) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        options: tuple[tuple[str, int], ...] = (),
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
         self.behaviour = behaviour
         self.calls: list[UpstreamCall] = []
         self.address = ""
         self._options = options
+        self._credentials = credentials
         self._server: grpc.aio.Server | None = None
         self._news = asyncio.Event()
 
@@ -57,7 +64,11 @@ class GrpcUpstream:
         unlimited = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
         self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0), *unlimited, *self._options))
         self._server.add_generic_rpc_handlers((_AnyMethod(self._serve),))
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if self._credentials is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = self._server.add_secure_port("127.0.0.1:0", self._credentials)
+        self.address = f"127.0.0.1:{port}"
         await self._server.start()
         try:
             yield self

@@ -25,6 +25,7 @@ from proxy.engines.aio.engine import AioEngine
 from proxy.engines.engine import INTERNAL, PUBLIC, Engine, Listener
 from proxy.engines.wire.engine import WireEngine
 from proxy.stack import Stack, StackOptions
+from proxy.tls.identity import Tls
 from proxy.upstream.endpoint import Endpoint
 from tests.conformance.h2_peer import HANG_SECONDS
 
@@ -36,9 +37,12 @@ ECHO = "conform.v1.Echo"
 METHOD = f"/{ECHO}/Call"
 
 
-def make_engine(name: str, dispatcher: Dispatcher) -> Engine:
+def make_engine(name: str, dispatcher: Dispatcher, tls: Tls | None = None) -> Engine:
     """Return a new engine by its name in ENGINES."""
-    return AioEngine(dispatcher) if name == "aio" else WireEngine(dispatcher)
+    upstream = tls.upstream if tls is not None else None
+    if name == "aio":
+        return AioEngine(dispatcher, upstream_tls=upstream)
+    return WireEngine(dispatcher, upstream_tls=upstream)
 
 
 # What grpc.aio logs of clients: one that left while it was told how its call ended, one that sent malformed metadata.
@@ -163,6 +167,7 @@ async def run_edge(
     limits: Limits | None = None,
     stack: StackOptions | None = None,
     breaker: BreakerOptions | None = None,
+    tls: Tls | None = None,
 ) -> AsyncIterator[EdgeUnderTest]:
     """Run an edge while the context is open; at its end no call, task or error of it may be left."""
     clock = clock or SystemClock()
@@ -174,8 +179,9 @@ async def run_edge(
     books.tables = state.tables
     with _no_errors():
         before = asyncio.all_tasks()
-        running = make_engine(engine, books)
-        addresses = await running.start([_listener(PUBLIC, state), _listener(INTERNAL, state)])
+        # Tests put makers of their own in its place, which know nothing of TLS.
+        running = make_engine(engine, books) if tls is None else make_engine(engine, books, tls)
+        addresses = await running.start([_listener(name, state, tls) for name in (PUBLIC, INTERNAL)])
         edge = EdgeUnderTest(running, books, made, state, dict(addresses), hook_errors)
         try:
             yield edge
@@ -186,7 +192,9 @@ async def run_edge(
 
 
 @contextlib.asynccontextmanager
-async def connect(address: str, *options: tuple[str, Any]) -> AsyncIterator[grpc.aio.Channel]:
+async def connect(
+    address: str, *options: tuple[str, Any], credentials: grpc.ChannelCredentials | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
     """Open a grpc.aio channel with a connection of its own and no limits."""
     unlimited = (
         ("grpc.use_local_subchannel_pool", 1),
@@ -195,7 +203,11 @@ async def connect(address: str, *options: tuple[str, Any]) -> AsyncIterator[grpc
         ("grpc.max_metadata_size", 2**20),
         ("grpc.absolute_max_metadata_size", 2**20),
     )
-    async with grpc.aio.insecure_channel(address, options=(*unlimited, *options)) as channel:
+    if credentials is not None:
+        opened = grpc.aio.secure_channel(address, credentials, options=(*unlimited, *options))
+    else:
+        opened = grpc.aio.insecure_channel(address, options=(*unlimited, *options))
+    async with opened as channel:
         yield channel
 
 
@@ -211,8 +223,9 @@ def stream(channel: grpc.aio.Channel, method: str = METHOD) -> grpc.aio.StreamSt
     return callable_
 
 
-def _listener(name: str, state: MeshState) -> Listener:
-    return Listener(name, "127.0.0.1:0", lambda server: health.add_health(server, state, name))
+def _listener(name: str, state: MeshState, tls: Tls | None) -> Listener:
+    identity = tls.listeners.get(name) if tls is not None else None
+    return Listener(name, "127.0.0.1:0", lambda server: health.add_health(server, state, name), tls=identity)
 
 
 def _calls(attempts: list[tuple[Call, Endpoint]]) -> list[Call]:

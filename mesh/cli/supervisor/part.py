@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mesh.child import Child, ending
 from mesh.cli.supervisor.folder import Log
-from mesh.cli.target.command import ending
 from mesh.errors import MeshError, StartError, UsageError
 from mesh.runtime import EXIT_FAILED, EXIT_USAGE
 
@@ -54,12 +51,12 @@ class Part:
         self._debug = debug
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._child: Child | None = None
 
     @property
     def pid(self) -> int | None:
         """The process that runs it now."""
-        return self._process.pid if self._process else None
+        return self._child.pid if self._child else None
 
     async def run(self) -> None:
         """Keep the part running until `stop`; returns early when it cannot be started at all."""
@@ -71,12 +68,14 @@ class Part:
     async def stop(self, grace: float) -> None:
         """End the part: ask, wait for its grace, then kill it and all that it started."""
         self._stopping.set()
-        self._signal(signal.SIGTERM)
+        if self._child is not None:
+            self._child.ask_to_stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), grace + STOP_MARGIN)
             return
         self._say(f"{self.name} did not stop within {grace + STOP_MARGIN:g} s and was killed")
-        self._kill_group()
+        if self._child is not None:
+            self._child.kill()
         await self._ended.wait()
 
     async def _keep_running(self) -> None:
@@ -109,66 +108,35 @@ class Part:
     async def _run_once(self) -> int:
         """Run one process from its start to its end; returns its exit code, negative when a signal ended it."""
         command, *rest = self._spec.command(self.addresses)
-        read_end, write_end = os.pipe()
+        log = self.log.open()
         try:
-            log = self.log.open()
-            try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "mesh.cli", command),
-                    *("--ready-fd", str(write_end), "--lifeline-fd", str(self._lifeline)),
-                    *(("--debug",) if self._debug else ()),
-                    *rest,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(write_end, self._lifeline),
-                    # A group of its own: the terminal's Ctrl-C goes to the supervisor alone, which stops the parts in
-                    # order, and whatever a dead part leaves behind can be ended with it.
-                    start_new_session=True,
-                    cwd=self._spec.folder,
-                )
-            finally:
-                os.close(log)
-                os.close(write_end)
-        except BaseException:
-            os.close(read_end)
-            raise
+            child = self._child = await Child.start(
+                (command, *(("--debug",) if self._debug else ()), *rest),
+                self._lifeline,
+                output=log,
+                folder=self._spec.folder,
+            )
+        finally:
+            os.close(log)
         if self._stopping.is_set():
-            self._signal(signal.SIGTERM)
-        await self._await_ready(read_end)
-        code = await self._process.wait()
-        self._kill_group()
+            child.ask_to_stop()
+        await self._await_ready(child)
+        code = await child.wait()
+        child.kill()
         return code
 
-    async def _await_ready(self, read_end: int) -> None:
+    async def _await_ready(self, child: Child) -> None:
         """Take the addresses that the process reports; returns without them when it ends or takes too long."""
-        reader = asyncio.StreamReader()
-        pipe = os.fdopen(read_end, "rb")
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), pipe
-        )
         try:
-            line = await asyncio.wait_for(reader.readline(), START_TIMEOUT)
+            addresses = await child.ready(START_TIMEOUT)
         except TimeoutError:
             self._say(f"{self.name} was not ready within {START_TIMEOUT:g} s")
-            self._kill_group()
+            child.kill()
             return
-        finally:
-            transport.close()
-        if line:
-            self.addresses.update(json.loads(line))
+        if addresses is not None:
+            self.addresses.update(addresses)
             if not self.started.done():
                 self.started.set_result(None)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
-
-    def _kill_group(self) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _start_error(self, code: int) -> MeshError:
         error = self.log.error()

@@ -54,6 +54,7 @@ def edge(options: UpOptions, control_address: str) -> Spec:
             *("--control", control_address),
             *(text for name in LISTENERS for text in (f"--{name}", addresses[name])),
             *("--engine", wanted.engine),
+            *("--workers", str(wanted.workers)),
             *("--access-log", access_log),
             *("--grace", f"{wanted.grace:g}"),
             *(("--config", str(options.config.absolute())) if options.config is not None else ()),

@@ -78,7 +78,9 @@ class Supervisor:
             instances = [part.name for part in await stage("the shop", specs)]
         self._progress.update("waiting for the edge")
         service = plan.DEMO_PUBLIC_SERVICE if instances else ""
-        await unless(serving(edge.addresses["public"], internal, instances, service), stop.wait())
+        # Whether its certificates are good for the clients outside is not ours to tell.
+        public = internal if self._options.edge.public_tls.enabled else edge.addresses["public"]
+        await unless(serving(public, internal, instances, service), stop.wait())
 
     async def _stop(self) -> None:
         for stage in reversed(self.stages):

@@ -87,12 +87,3 @@ def filled_in(arguments: Sequence[str], address: str) -> list[str]:
     """Return `arguments` with {address} and {port} replaced by where the command shall listen."""
     port = address.rpartition(":")[2]
     return [argument.replace("{address}", address).replace("{port}", port) for argument in arguments]
-
-
-def ending(code: int) -> str:
-    """Say in words how a command ended; a signal's number is in the code as asyncio or as shells have it."""
-    number = -code if code < 0 else code - _SIGNALLED
-    if number > 0:
-        with contextlib.suppress(ValueError):
-            return f"was killed by {signal.Signals(number).name}"
-    return f"exited with {code}"

@@ -9,9 +9,10 @@ from typing import Any
 
 import grpc
 
+from mesh.child import ending
 from mesh.cli.output import print_json, print_line, say
 from mesh.cli.supervisor.ready import dialable
-from mesh.cli.target.command import Command, Reservation, ending, filled_in
+from mesh.cli.target.command import Command, Reservation, filled_in
 from mesh.cli.target.health import CHANNEL_OPTIONS, HealthFollower
 from mesh.cli.target.reflection import reflected_services
 from mesh.cli.waiting import LeftError, unless

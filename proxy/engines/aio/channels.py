@@ -8,7 +8,12 @@ from collections.abc import Iterable
 import grpc
 
 from proxy.call.limits import Limits
+from proxy.engines.aio.credentials import channel_credentials
+from proxy.tls.identity import Identity
+from proxy.tls.material import Material
+from proxy.tls.options import UpstreamTls
 from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.tls import server_name
 
 # How long a connection may take to come about. An endpoint on the same network needs milliseconds.
 CONNECT_SECONDS = 1.0
@@ -24,7 +29,9 @@ _FAILED = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.
 class Channels:
     """The channels to all endpoints."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, tls: Identity | None = None) -> None:
+        self._tls = tls or Identity("upstream", UpstreamTls())
+        self._tls.on_change.append(self._renew)
         self._options = (
             ("grpc.enable_http_proxy", 0),
             # The dispatcher decides on further attempts, and counts them.
@@ -49,7 +56,7 @@ class Channels:
         """Return the channel of an endpoint."""
         channel = self._channels.get(endpoint)
         if channel is None:
-            channel = grpc.aio.insecure_channel(endpoint.address, options=self._options)
+            channel = self._make(endpoint.address, server_name(endpoint))
             self._channels[endpoint] = channel
         return channel
 
@@ -85,6 +92,16 @@ class Channels:
         for _ in range(_TURNS):
             await asyncio.sleep(0)
 
+    def _make(self, address: str, name: str | None) -> grpc.aio.Channel:
+        if name is None:
+            return grpc.aio.insecure_channel(address, options=self._options)
+        options = (*self._options, ("grpc.ssl_target_name_override", name))
+        return grpc.aio.secure_channel(address, channel_credentials(self._tls.material), options=options)
+
+    def _renew(self, _material: Material) -> None:
+        """Have new channels made with new certificates."""
+        self.forget([endpoint for endpoint in self._channels if server_name(endpoint) is not None])
+
     def forget(self, endpoints: Iterable[Endpoint]) -> None:
         """Close the channels of endpoints that left, once their calls have ended."""
         for endpoint in endpoints:
@@ -96,6 +113,8 @@ class Channels:
 
     async def close(self) -> None:
         """Close every channel, ending the calls on it."""
+        if self._renew in self._tls.on_change:
+            self._tls.on_change.remove(self._renew)
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)

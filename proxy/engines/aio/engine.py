@@ -12,9 +12,11 @@ from mesh.listening import cannot_listen, prove_free
 from proxy.call.dispatch import Dispatcher
 from proxy.call.limits import Limits
 from proxy.engines.aio.channels import FLOW_CONTROL, Channels
-from proxy.engines.aio.forward import Drain, Forwarder
+from proxy.engines.aio.credentials import server_credentials
+from proxy.engines.aio.forward import Drain, Forwarder, Peers
 from proxy.engines.aio.local import LocalCalls
 from proxy.engines.engine import Listener
+from proxy.tls.identity import Identity
 from proxy.upstream.endpoint import Endpoint
 
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"
@@ -25,23 +27,32 @@ class AioEngine:
 
     name = "aio"
 
-    def __init__(self, dispatcher: Dispatcher, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        *,
+        upstream_tls: Identity | None = None,
+    ) -> None:
         """Make an engine; third-party `interceptors` run before the mesh's own."""
         self._dispatcher = dispatcher
         self._interceptors = tuple(interceptors)
-        self._channels = Channels(dispatcher.limits)
+        self._channels = Channels(dispatcher.limits, upstream_tls)
         self._servers: list[grpc.aio.Server] = []
         self._drain = Drain()
-        self._local = LocalCalls(dispatcher, self._drain)
+        self._peers = Peers()
+        self._local = LocalCalls(dispatcher, self._drain, self._peers)
 
     async def start(self, listeners: Sequence[Listener]) -> Mapping[str, str]:
         """See Engine.start."""
-        forwarder, local = Forwarder(self._dispatcher, self._channels, self._drain), self._local
+        self._peers.learn(listeners)
+        forwarder, local = Forwarder(self._dispatcher, self._channels, self._drain, self._peers), self._local
         addresses = {}
         for listener in listeners:
             entry = PipelineInterceptor(listener.name, forwarder, local)
             server = grpc.aio.server(
-                interceptors=(*self._interceptors, entry), options=_server_options(self._dispatcher.limits)
+                interceptors=(*self._interceptors, entry),
+                options=_server_options(self._dispatcher.limits, shared=listener.shared),
             )
             listener.add_local(server)
             addresses[listener.name] = await _bind(server, listener)
@@ -91,13 +102,13 @@ class PipelineInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(forward)
 
 
-def _server_options(limits: Limits) -> tuple[tuple[str, int], ...]:
+def _server_options(limits: Limits, *, shared: bool) -> tuple[tuple[str, int], ...]:
     age = limits.max_connection_age_seconds
     return (
         *((("grpc.max_connection_age_ms", max(1, int(age * 1000))),) if age is not None else ()),
         *FLOW_CONTROL,
-        # Else a second process could share the port unseen.
-        ("grpc.so_reuseport", 0),
+        # For the workers of one edge; else a second process could share the port unseen.
+        ("grpc.so_reuseport", int(shared)),
         # Larger than our own limits, so that what is over ours is answered with a reason, and what is over these
         # does not reach Python at all.
         ("grpc.max_receive_message_length", 2 * limits.max_message_bytes),
@@ -113,9 +124,13 @@ def _server_options(limits: Limits) -> tuple[tuple[str, int], ...]:
 
 async def _bind(server: grpc.aio.Server, listener: Listener) -> str:
     host, option = listener.address.rpartition(":")[0], f"--{listener.name}"
-    await prove_free(listener.address, option)
+    if not listener.shared:  # whose master has proved it
+        await prove_free(listener.address, option)
     try:
-        port = server.add_insecure_port(listener.address)
+        if listener.tls is None:
+            port = server.add_insecure_port(listener.address)
+        else:
+            port = server.add_secure_port(listener.address, server_credentials(listener.tls))
     except RuntimeError as error:
         raise cannot_listen(listener.address, option, str(error)) from error
     return f"{host}:{port}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -15,6 +16,8 @@ from proxy.engines.aio.channels import Channels
 from proxy.engines.aio.failure import classify
 from proxy.engines.aio.metadata import check_printable, from_grpc, to_grpc
 from proxy.engines.aio.request import Request, Upstream
+from proxy.engines.engine import Listener
+from proxy.tls.peer import identity_in
 from proxy.upstream.retry import Failure, may_retry
 
 # grpc.aio tells that headers came, but not whether they came alone or with a status. A failed call shows its status
@@ -42,17 +45,34 @@ class Drain:
         self.over = False
 
 
+class Peers:
+    """The listeners whose clients show certificates; only there is grpc asked for them."""
+
+    def __init__(self) -> None:
+        self._listeners: frozenset[str] = frozenset()
+
+    def learn(self, listeners: Iterable[Listener]) -> None:
+        """Learn what each listener asks of its clients."""
+        self._listeners = frozenset(one.name for one in listeners if one.tls is not None and one.tls.asks_clients)
+
+    def identity(self, listener: str, context: Context) -> str:
+        """Return whose certificate a client showed. Only while its call lives: grpc crashes when asked later."""
+        return identity_in(context.auth_context()) if listener in self._listeners else ""
+
+
 class Forwarder:
     """Passes calls from a listener to upstreams."""
 
-    def __init__(self, dispatcher: Dispatcher, channels: Channels, drain: Drain) -> None:
+    def __init__(self, dispatcher: Dispatcher, channels: Channels, drain: Drain, peers: Peers) -> None:
         self._dispatcher = dispatcher
         self._channels = channels
         self._drain = drain
+        self._peers = peers
 
     async def handle(self, listener: str, method: str, context: Context) -> None:
         """Serve one call."""
         call = begin(self._dispatcher, listener, method, context)
+        call.peer_identity = self._peers.identity(listener, context)
         try:
             await admit(self._dispatcher, call)
             check_printable(call.metadata)

@@ -13,7 +13,7 @@ from mesh.resilience import outcome
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
 from proxy.call.reason import Reason, Reject
-from proxy.engines.aio.forward import Drain, admit, answer, begin, gave_up
+from proxy.engines.aio.forward import Drain, Peers, admit, answer, begin, gave_up
 from proxy.engines.aio.metadata import to_grpc
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -25,9 +25,10 @@ _END = object()
 class LocalCalls:
     """Wraps the handlers of the edge's own services."""
 
-    def __init__(self, dispatcher: Dispatcher, drain: Drain) -> None:
+    def __init__(self, dispatcher: Dispatcher, drain: Drain, peers: Peers) -> None:
         self._dispatcher = dispatcher
         self._drain = drain
+        self._peers = peers
         self._ended = asyncio.Event()
 
     def end_streams(self) -> None:
@@ -97,6 +98,7 @@ class LocalCalls:
     async def _call(self, listener: str, method: str, context: Context) -> AsyncIterator[Call | None]:
         """Take a call through the pipeline; yields None when it was refused and answered."""
         call = begin(self._dispatcher, listener, method, context)
+        call.peer_identity = self._peers.identity(listener, context)
         try:
             try:
                 await admit(self._dispatcher, call)

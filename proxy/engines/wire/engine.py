@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-from mesh.errors import StartError
 from proxy.call.dispatch import Dispatcher
 from proxy.engines.engine import Listener
 from proxy.engines.wire import endings
+from proxy.engines.wire.door import Door
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.h2 import Http2Options, Library, load
 from proxy.engines.wire.local import LocalServer
@@ -20,10 +20,14 @@ from proxy.engines.wire.session import Session, session_handlers
 from proxy.engines.wire.transport import Turns
 from proxy.engines.wire.upstream import upstream_handlers
 from proxy.engines.wire.wheel import TICK_SECONDS, Wheel
+from proxy.tls.identity import Identity
+from proxy.tls.options import UpstreamTls
 from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.tls import server_name
 
-_BACKLOG = 1024
 _SWEEP_SECONDS = 1.0
+# How long the end waits for TLS handshakes under way, so that their clients hear of it.
+_TLS_BEGIN_SECONDS = 0.5
 # How often an engine that stops ends what would go on for ever.
 _LOCAL_SECONDS = 0.1
 
@@ -40,6 +44,7 @@ class WireEngine:
         library: Library | None = None,
         protection: Protection | None = None,
         pool: PoolOptions | None = None,
+        upstream_tls: Identity | None = None,
     ) -> None:
         """Make an engine.
 
@@ -61,11 +66,14 @@ class WireEngine:
         self.upstream_handlers = upstream_handlers(self.library)
         self.deadlines: Wheel[Exchange] = Wheel()
         self.local: dict[str, Pool] = {}
+        self.upstream_tls = upstream_tls or Identity("upstream", UpstreamTls())
         self._pool_options = pool or PoolOptions()
         self.pools: dict[Endpoint, Pool] = {}
         self._sessions: set[Session] = set()
         self._emptied = asyncio.Event()
-        self._servers: list[asyncio.Server] = []
+        # No further connection is wanted.
+        self.stopping = False
+        self._doors: list[Door] = []
         self._local_servers: list[LocalServer] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.deadline_timer: asyncio.TimerHandle | None = None
@@ -81,7 +89,9 @@ class WireEngine:
             self._local_servers.append(local)
             await local.start()
             self.local[listener.name] = Pool(self, local.address, self._pool_options)
-            addresses[listener.name] = await self._listen(listener)
+            door = Door(self, listener)
+            addresses[listener.name] = await door.open()
+            self._doors.append(door)
         self._sweep_timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
         return addresses
 
@@ -94,8 +104,11 @@ class WireEngine:
 
     async def stop(self, grace: float) -> None:
         """See Engine.stop."""
-        for server in self._servers:
-            server.close()
+        self.stopping = True
+        for door in self._doors:
+            door.close()
+        # What was accepted in this turn begins in the next one, and drains at once; TLS takes some turns to begin.
+        await asyncio.sleep(min(_TLS_BEGIN_SECONDS, grace) if any(door.tls for door in self._doors) else 0)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._drained()
@@ -111,7 +124,7 @@ class WireEngine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for local in self._local_servers:
             await local.stop()
-        self._servers.clear()
+        self._doors.clear()
         self._local_servers.clear()
 
     async def _drained(self) -> None:
@@ -131,7 +144,7 @@ class WireEngine:
         """Return the connections of an endpoint."""
         pool = self.pools.get(endpoint)
         if pool is None:
-            pool = self.pools[endpoint] = Pool(self, endpoint.address, self._pool_options)
+            pool = self.pools[endpoint] = Pool(self, endpoint.address, self._pool_options, server_name(endpoint))
         return pool
 
     def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -182,20 +195,6 @@ class WireEngine:
         for pool in (*self.pools.values(), *self.local.values()):
             pool.sweep(now)
         self._sweep_timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
-
-    async def _listen(self, listener: Listener) -> str:
-        host, _, port = listener.address.rpartition(":")
-        try:
-            server = await self.loop.create_server(
-                lambda: Session(self, listener.name), host.strip("[]"), int(port), backlog=_BACKLOG
-            )
-        except OSError as error:
-            raise StartError(
-                f"cannot listen on {listener.address} ({listener.name}): the port is in use or the address is not "
-                f"this machine's; choose another one with --{listener.name} HOST:PORT"
-            ) from error
-        self._servers.append(server)
-        return f"{host}:{server.sockets[0].getsockname()[1]}"
 
 
 def _over(limit: float | None, seconds: float) -> bool:

@@ -10,6 +10,7 @@ from mesh.options import require
 from proxy.engines.wire import endings
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.upstream import Upstream
+from proxy.tls.material import ALPN
 from proxy.upstream.retry import Failure
 
 if TYPE_CHECKING:
@@ -54,16 +55,19 @@ class Pool:
         "_connecting",
         "_engine",
         "_options",
+        "_server_name",
         "_why",
         "connections",
         "retry_at",
         "waiting",
     )
 
-    def __init__(self, engine: WireEngine, address: str, options: PoolOptions) -> None:
+    def __init__(self, engine: WireEngine, address: str, options: PoolOptions, server_name: str | None = None) -> None:
+        """Make it; `server_name` is what the endpoint has to prove by TLS, None is plaintext."""
         self._engine = engine
         self._address = address
         self._options = options
+        self._server_name = server_name
         self.connections: list[Upstream] = []
         # In order of arrival.
         self.waiting: dict[Exchange, None] = {}
@@ -142,7 +146,7 @@ class Pool:
         connection = Upstream(self._engine, self)
         try:
             async with asyncio.timeout(self._options.connect_seconds):
-                await _open(self._engine.loop, self._address, connection)
+                await self._open(connection)
                 await connection.ready
         except (OSError, TimeoutError) as error:
             connection.abort()
@@ -163,6 +167,25 @@ class Pool:
         if self._closed:
             connection.go()
 
+    async def _open(self, connection: Upstream) -> None:
+        loop, address, name = self._engine.loop, self._address, self._server_name
+        # Looked up each time: certificates change.
+        context = None if name is None else self._engine.upstream_tls.material.context
+        transport: asyncio.Transport
+        if address.startswith(UNIX):
+            path = address.removeprefix(UNIX)
+            transport, _ = await loop.create_unix_connection(
+                lambda: connection, path, ssl=context, server_hostname=name
+            )
+        else:
+            host, _, port = address.rpartition(":")
+            transport, _ = await loop.create_connection(
+                lambda: connection, host.strip("[]"), int(port), ssl=context, server_hostname=name
+            )
+        secured = transport.get_extra_info("ssl_object")
+        if secured is not None and secured.selected_alpn_protocol() != ALPN:
+            raise ConnectionError("it speaks TLS, but not HTTP/2 (ALPN h2)")
+
     def _failed(self, why: str) -> None:
         options = self._options
         self._backoff = min(2 * self._backoff or options.backoff_seconds, options.max_backoff_seconds)
@@ -174,11 +197,3 @@ class Pool:
         for exchange in waiting:
             exchange.pool = None
             endings.attempt_failed(exchange, Failure.CONNECT, why)
-
-
-async def _open(loop: asyncio.AbstractEventLoop, address: str, connection: Upstream) -> None:
-    if address.startswith(UNIX):
-        await loop.create_unix_connection(lambda: connection, address.removeprefix(UNIX))
-        return
-    host, _, port = address.rpartition(":")
-    await loop.create_connection(lambda: connection, host.strip("[]"), int(port))

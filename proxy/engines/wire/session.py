@@ -20,7 +20,9 @@ from proxy.engines.wire.h2 import (
 )
 from proxy.engines.wire.joining import Joined
 from proxy.engines.wire.protection import Conduct
-from proxy.engines.wire.transport import Connection, Handlers
+from proxy.engines.wire.transport import OVER, Connection, Handlers
+from proxy.tls.material import ALPN
+from proxy.tls.peer import identity_of
 
 if TYPE_CHECKING:
     from proxy.engines.wire.engine import WireEngine
@@ -50,6 +52,7 @@ class Session(Connection):
         "engine",
         "final",
         "greeted",
+        "identity",
         "idle_since",
         "listener",
         "peer",
@@ -61,6 +64,8 @@ class Session(Connection):
         self.engine = engine
         self.listener = listener
         self.peer = ""
+        # Whose certificate it showed.
+        self.identity = ""
         self.conduct = Conduct()
         self.budget = Budget()
         self.born_at = self.idle_since = engine.dispatcher.now()
@@ -75,10 +80,21 @@ class Session(Connection):
         self._lingering: dict[int, int] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        secured = transport.get_extra_info("ssl_object")
+        if secured is not None:
+            if secured.selected_alpn_protocol() != ALPN:
+                # It speaks something else: there is nothing to say to it.
+                self.dead = self.closed = True
+                self.h2 = OVER
+                transport.close()
+                return
+            self.identity = identity_of(secured.getpeercert())
         super().connection_made(transport)
         self.peer = _peer(transport.get_extra_info("peername"))
         if not self.engine.welcome(self):
             self.abort()
+        elif self.engine.stopping:
+            self.drain()
 
     # What the client sends.
 
@@ -97,6 +113,8 @@ class Session(Connection):
         metadata = headers[3:] if authority is None else headers[4:]
         call = self.engine.dispatcher.begin(self.listener, fields[b":path"], metadata, self.peer)
         call.by_name = fields
+        if self.identity:
+            call.peer_identity = self.identity
         head = _NO_AUTHORITY if authority is None else (_AUTHORITY, authority)
         exchange = self.streams[stream_id] = Exchange(self.engine, self, stream_id, call, head)
         if event.end_stream:

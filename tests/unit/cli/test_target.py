@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from mesh.child import ending
 from mesh.cli.quiet import environment, quieten
 from mesh.cli.register import _pairs
-from mesh.cli.target.command import Command, Reservation, ending, filled_in
+from mesh.cli.target.command import Command, Reservation, filled_in
 from mesh.cli.target.reflection import application_services
 from mesh.errors import StartError, UsageError
 

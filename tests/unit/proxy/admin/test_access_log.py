@@ -62,3 +62,26 @@ async def test_a_full_disk_does_not_stop_the_edge(capsys: pytest.CaptureFixture[
     async with write_access_log(log, "/dev/full"):
         noted(log)
     assert "access log" in capsys.readouterr().err
+
+
+async def test_workers_rotate_the_file_that_they_share_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "MAX_FILE_BYTES", 1000)
+    path = tmp_path / "access.log"
+    one, other = access_log._Output(path), access_log._Output(path)
+    one.write(b"a" * 999 + b"\n")  # rotates: the other one still has the old file
+    other.write(b"b" * 9 + b"\n")  # sees that it is full, and that it was rotated already
+    other.write(b"c" * 9 + b"\n")
+    one.write(b"d" * 9 + b"\n")
+    one.close()
+    other.close()
+    assert path.read_bytes() == b"c" * 9 + b"\n" + b"d" * 9 + b"\n"
+    assert (tmp_path / "access.log.1").read_bytes().endswith(b"b" * 9 + b"\n")
+    assert not (tmp_path / "access.log.2").exists()
+
+
+def test_lines_are_written_to_a_pipe_in_pieces_that_it_takes_whole() -> None:
+    lines = b"".join(b"%d" % number * 700 + b"\n" for number in range(10)) + b"x" * 10_000 + b"\n" + b"y\n"
+    pieces = list(access_log._pieces(lines))
+    assert b"".join(pieces) == lines
+    assert all(piece.endswith(b"\n") for piece in pieces)
+    assert all(len(piece) <= 4096 or piece.count(b"\n") == 1 for piece in pieces)
