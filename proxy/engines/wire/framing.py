@@ -21,26 +21,36 @@ class Meter:
 
     def feed(self, data: bytes) -> int:
         """Count a piece; returns 0, or the length of the first message that is over the limit."""
-        position, end = 0, len(data)
+        end, position = len(data), self._left
+        if position:
+            # The rest of the message under way.
+            if position > end:
+                self._left = position - end
+                return 0
+            self._left = 0
+            self.messages += 1
+        limit, begun, messages, total = self._limit, self._prefix, 0, 0
         while position < end:
-            if self._left:
-                taken = min(self._left, end - position)
-                self._left -= taken
-                position += taken
-                if not self._left:
-                    self.messages += 1
-                continue
-            prefix = self._prefix + data[position : position + PREFIX - len(self._prefix)]
-            position += len(prefix) - len(self._prefix)
-            if len(prefix) < PREFIX:
-                self._prefix = prefix
+            head = data[position : position + PREFIX]
+            position += PREFIX
+            if begun:
+                position -= len(begun)
+                head, begun = begun + head[: PREFIX - len(begun)], b""
+            if len(head) < PREFIX:
+                begun, position = head, end
                 break
-            self._prefix = b""
-            size = int.from_bytes(prefix[1:], "big")
-            if size > self._limit:
+            size = int.from_bytes(head[1:], "big")
+            if size > limit:
+                self.messages += messages
+                self.bytes += total
                 return size
-            self._left = size
-            self.bytes += size
-            if not size:
-                self.messages += 1
+            total += size
+            position += size
+            messages += 1
+        if position > end:
+            self._left = position - end
+            messages -= 1
+        self._prefix = begun
+        self.messages += messages
+        self.bytes += total
         return 0

@@ -22,26 +22,50 @@ class Joined(NamedTuple):
 
 
 def join(events: list[Any], data: Any) -> list[Any]:
-    """Return `events`, two at least, with runs of small events of class `data` on one stream made one each."""
-    first, second = events[0], events[1]
-    if first.__class__ is not data or second.__class__ is not data or first.stream_id != second.stream_id:
+    """Return `events`, two at least, with small events of class `data` made one where a stream has several.
+
+    The order of what happens on one stream is kept; between streams there is none to keep.
+    """
+    if events[0].__class__ is not data or events[1].__class__ is not data:
         return events  # many calls at a time, as their events begin: nothing to join
     joined: list[Any] = []
-    position, end = 0, len(events)
-    while position < end:
-        event = events[position]
-        position += 1
-        if event.__class__ is data and not event.end_stream and len(event.data) < _SMALL:
-            stream_id, parts, size, ended = event.stream_id, [event.data], len(event.data), False
-            while position < end and not ended and size < _JOINED:
-                follower = events[position]
-                if follower.__class__ is not data or follower.stream_id != stream_id or not follower.data:
-                    break
-                parts.append(follower.data)
-                size += len(follower.data)
-                ended = follower.end_stream
-                position += 1
-            if len(parts) > 1:
-                event = Joined(stream_id, b"".join(parts), ended)
-        joined.append(event)
-    return joined
+    # By stream, its pieces that can still grow, their size, and where they stand in `joined`.
+    growing: dict[int, _Run] = {}
+    for event in events:
+        if event.__class__ is not data:
+            if growing:
+                growing.pop(getattr(event, "stream_id", 0), None)
+            joined.append(event)
+            continue
+        stream_id, piece = event.stream_id, event.data
+        run = growing.get(stream_id)
+        if run is not None and piece and run.size < _JOINED:
+            run.pieces.append(piece)
+            run.size += len(piece)
+            run.ended = event.end_stream
+        elif piece and len(piece) < _SMALL and not event.end_stream:
+            run = growing[stream_id] = _Run(event)
+            joined.append(run)
+            continue
+        else:
+            growing.pop(stream_id, None)
+            joined.append(event)
+            continue
+        if run.ended:
+            del growing[stream_id]
+    return [one.event() if one.__class__ is _Run else one for one in joined]
+
+
+class _Run:
+    __slots__ = ("ended", "first", "pieces", "size")
+
+    def __init__(self, first: Any) -> None:
+        self.first = first
+        self.pieces = [first.data]
+        self.size = len(first.data)
+        self.ended: bool = first.end_stream
+
+    def event(self) -> Any:
+        if len(self.pieces) == 1:
+            return self.first
+        return Joined(self.first.stream_id, b"".join(self.pieces), self.ended)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from proxy.engines.wire import endings
-from proxy.engines.wire.credit import EARLY, GROWN_WINDOW, Budget
+from proxy.engines.wire.credit import EARLY, GROWN_REPLY_WINDOW, Budget
 from proxy.engines.wire.exchange import REPLAY_BYTES, Exchange
 from proxy.engines.wire.h2 import (
     CANCEL,
@@ -287,9 +287,9 @@ class Session(Connection):
             return False
         queued = self.h2.queued_body_size(stream_id)
         pay = lane.settle(queued)
-        if not queued and not lane.grown and self.budget.take(GROWN_WINDOW):
-            lane.grown = GROWN_WINDOW
-            upstream.h2.set_local_window_size(GROWN_WINDOW, stream_id=exchange.upstream_id)
+        if pay and not lane.grown and self.budget.take(GROWN_REPLY_WINDOW):
+            lane.grown = GROWN_REPLY_WINDOW
+            upstream.h2.set_local_window_size(GROWN_REPLY_WINDOW, stream_id=exchange.upstream_id)
             upstream.mark()
         if pay:
             upstream.credit(exchange.upstream_id, pay)

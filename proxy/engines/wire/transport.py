@@ -20,8 +20,8 @@ _log = logging.getLogger(__name__)
 
 Handlers = Mapping[type, Callable[[Any, Any], None]]
 
-# What is taken from the library for one write.
-_CHUNK = 256 * 1024
+# What is taken from the library for one write: it copies what is larger once more.
+_CHUNK = 64 * 1024
 # Above this many bytes that the socket did not take, nothing more is taken from the library.
 _WRITE_BUFFER = 64 * 1024
 # How long a peer may take to read the last bytes of a connection.

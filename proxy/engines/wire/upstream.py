@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from proxy.engines.wire import endings, reply
-from proxy.engines.wire.credit import EARLY, GROWN_WINDOW
+from proxy.engines.wire.credit import EARLY, GROWN_REQUEST_WINDOW
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.h2 import (
     MAX_CONCURRENT_STREAMS,
@@ -149,9 +149,9 @@ class Upstream(Connection):
         session = exchange.session
         queued = self.h2.queued_body_size(stream_id)
         pay = lane.settle(queued)
-        if not queued and not lane.grown and session.budget.take(GROWN_WINDOW):
-            lane.grown = GROWN_WINDOW
-            session.h2.set_local_window_size(GROWN_WINDOW, stream_id=exchange.stream_id)
+        if pay and not lane.grown and session.budget.take(GROWN_REQUEST_WINDOW):
+            lane.grown = GROWN_REQUEST_WINDOW
+            session.h2.set_local_window_size(GROWN_REQUEST_WINDOW, stream_id=exchange.stream_id)
             session.mark()
         if pay:
             session.credit(exchange.stream_id, pay)

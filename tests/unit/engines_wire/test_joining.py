@@ -28,18 +28,17 @@ EVENTS = st.lists(
 )
 
 
-def story(events: list[Any]) -> list[tuple[Any, ...]]:
-    """Return what happens, with the cuts between pieces taken out."""
-    told: list[tuple[Any, ...]] = []
+def story(events: list[Any]) -> dict[int, list[tuple[Any, ...]]]:
+    """Return what happens on each stream, with the cuts between pieces of data taken out."""
+    told: dict[int, list[tuple[Any, ...]]] = {}
     for event in events:
+        stream = told.setdefault(event.stream_id, [])
         if isinstance(event, Other):
-            told.append(("other", event.stream_id))
-            continue
-        last = told[-1] if told else ()
-        if last[:2] == ("data", event.stream_id) and not last[3]:
-            told[-1] = ("data", event.stream_id, last[2] + event.data, event.end_stream)
+            stream.append(("other",))
+        elif stream and stream[-1][0] == "data" and not stream[-1][2]:
+            stream[-1] = ("data", stream[-1][1] + event.data, event.end_stream)
         else:
-            told.append(("data", event.stream_id, event.data, event.end_stream))
+            stream.append(("data", event.data, event.end_stream))
     return told
 
 
@@ -52,5 +51,7 @@ def test_joining_changes_nothing_but_the_cuts(events: list[Any]) -> None:
 def test_small_pieces_are_joined_and_large_ones_are_not() -> None:
     small = [Data(1, b"ab", end_stream=False)] * 3
     assert [event.data for event in join([*small], Data)] == [b"ababab"]
+    turns = [Data(1, b"a", end_stream=False), Data(2, b"b", end_stream=False)] * 2
+    assert [event.data for event in join([*turns], Data)] == [b"aa", b"bb"]
     large = [Data(1, bytes(16384), end_stream=False)] * 3
     assert join([*large], Data) == large
