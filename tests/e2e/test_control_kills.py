@@ -54,8 +54,10 @@ class Fleet:
             instance_id = f"w{writer}-{number}"
             try:
                 await self._one_life(stub, instance_id, leaves=number % 3 == 0)
-            except grpc.aio.AioRpcError:
+            except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
                 self.live.pop(instance_id, None)  # as it was, or as it was to be: nobody was told
+                if isinstance(error, asyncio.CancelledError):
+                    raise
                 await asyncio.sleep(0.02)
 
     async def _one_life(self, stub: Any, instance_id: str, *, leaves: bool) -> None:

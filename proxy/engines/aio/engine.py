@@ -116,6 +116,10 @@ def _server_options(limits: Limits, *, shared: bool) -> tuple[tuple[str, int], .
         ("grpc.max_metadata_size", 4 * limits.max_header_bytes),
         ("grpc.absolute_max_metadata_size", 4 * limits.max_header_bytes),
         ("grpc.max_concurrent_streams", limits.max_streams_per_connection),
+        # grpc core cancels calls at random, of all clients, once 1,000 wait for a handler, as under a flood of resets.
+        # Ours are refused with a reason, by a limit of our own.
+        ("grpc.server.max_pending_requests", 4 * limits.max_calls_in_flight),
+        ("grpc.server.max_pending_requests_hard_limit", 8 * limits.max_calls_in_flight),
         # Clients may ping every 10 s, also without a call: many do, and the default would cut them off.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.config import text as texts
@@ -16,6 +16,7 @@ from tests.unit.services.config.documents import documents
 
 
 @given(documents(), st.sampled_from(Format))
+@example({"a": "\x85", "b": "x\ny\u2028z"}, Format.YAML)
 def test_what_is_written_is_read(document: dict[str, Any], form: Format) -> None:
     assert texts.read(texts.write(document, form), form).data() == document
 
