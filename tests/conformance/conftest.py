@@ -10,6 +10,8 @@ import pytest
 
 from tests.conformance.harness import ENGINES
 
+# How the reason of a race that an engine loses now and then begins: such a test may pass too.
+SOMETIMES = "sometimes: "
 KNOWN_DIFFERENCES = Path(__file__).with_name("known_differences.toml")
 
 
@@ -30,4 +32,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         test = f"{item.path.stem}.{getattr(item, 'originalname', '')}"
         reason = known.get(test, {}).get(callspec.params.get("engine"))
         if reason:
-            item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+            item.add_marker(pytest.mark.xfail(strict=not reason.startswith(SOMETIMES), reason=reason))
