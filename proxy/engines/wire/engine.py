@@ -130,7 +130,10 @@ class WireEngine:
     async def _drained(self) -> None:
         """Have every client go, and wait until the last one has."""
         for session in tuple(self._sessions):
-            session.drain()
+            if session.greeted:
+                session.drain()
+            else:
+                session.drain_newborn()
         while self._sessions:
             for session in tuple(self._sessions):
                 session.end_local()

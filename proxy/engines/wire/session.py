@@ -19,6 +19,7 @@ from proxy.engines.wire.h2 import (
     Library,
 )
 from proxy.engines.wire.joining import Joined
+from proxy.engines.wire.peer import peer_name
 from proxy.engines.wire.protection import Conduct
 from proxy.engines.wire.transport import OVER, Connection, Handlers
 from proxy.tls.material import ALPN
@@ -45,6 +46,7 @@ class Session(Connection):
         "_cut_off",
         "_drain_timer",
         "_lingering",
+        "_newborn",
         "born_at",
         "budget",
         "conduct",
@@ -73,6 +75,8 @@ class Session(Connection):
         self.greeted = False
         self.draining = False
         self.final = False
+        # To be drained, once its client has shown that it has begun.
+        self._newborn = False
         self._drain_timer: asyncio.TimerHandle | None = None
         # Answered streams whose client still sends: reset once the answer has left.
         self._cut_off: dict[int, int] = {}
@@ -90,11 +94,11 @@ class Session(Connection):
                 return
             self.identity = identity_of(secured.getpeercert())
         super().connection_made(transport)
-        self.peer = _peer(transport.get_extra_info("peername"))
+        self.peer = peer_name(transport.get_extra_info("peername"))
         if not self.engine.welcome(self):
             self.abort()
         elif self.engine.stopping:
-            self.drain()
+            self.drain_newborn()
 
     # What the client sends.
 
@@ -212,11 +216,25 @@ class Session(Connection):
 
     # Its end.
 
+    def drain_newborn(self) -> None:
+        """Drain a connection that has just begun, once its client answers.
+
+        A client of grpc's core that reads GOAWAY together with our first SETTINGS may leave its call waiting for ever.
+        """
+        if self._newborn or self.draining or self.dead:
+            return
+        self._newborn = True
+        self.h2.ping(_DRAIN_PING)
+        self.mark()
+        self._drain_timer = self.engine.loop.call_later(_DRAIN_SECONDS, self.drain)
+
     def drain(self) -> None:
         """Say that no further call is wanted; those under way, and those that crossed the word, are served."""
         if self.draining or self.dead:
             return
-        self.draining = True
+        self.draining, self._newborn = True, False
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
         self.h2.send_shutdown_notice()
         self.h2.ping(_DRAIN_PING)
         self.mark()
@@ -225,7 +243,9 @@ class Session(Connection):
 
     def on_ping_answered(self, _event: object) -> None:
         """Take the answer to the PING that followed the announcement: the client has seen it."""
-        if self.draining:
+        if self._newborn:
+            self.drain()
+        elif self.draining:
             self._refuse_further()
 
     def _refuse_further(self) -> None:
@@ -312,14 +332,6 @@ class Session(Connection):
         if not ended:
             self._cut_off[stream_id] = CANCEL
         self.mark()
-
-
-def _peer(name: object) -> str:
-    """Return an address as gRPC writes it."""
-    if not isinstance(name, tuple) or len(name) < 2:
-        return "unix:"
-    host, port = name[0], name[1]
-    return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 def session_handlers(library: Library) -> Handlers:
