@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mesh.discovery.model import Directory, Instance, Service
-from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.pool import EndpointPool
 from proxy.upstream.targets import Targets
 
@@ -128,8 +127,3 @@ def _declared(service: Service, instances: Iterable[Instance], *, public_only: b
         # Also what no live instance declares: its callers hear "unavailable", not "unknown".
         names.update(service.grpc_services)
     return sorted(names)
-
-
-def endpoints_of(route: ServiceRoute) -> tuple[Endpoint, ...]:
-    """Return the live endpoints of a route, willing or not."""
-    return route.targets.known
