@@ -68,7 +68,9 @@ class Edge:
         self.tls = edge_tls(options)
         self.dispatcher = Dispatcher(clock, options.limits, self.stack.routed, self.stack.local)
         self.dispatcher.tables = self.state.tables
-        self.engine: Engine = make_engine(options.engine, self.dispatcher, self.tls.upstream)
+        self.engine: Engine = make_engine(
+            options.engine, self.dispatcher, self.tls.upstream, protection=options.protection, pool=options.pool
+        )
         self.watcher = RegistryWatcher(options.control, self.apply)
         self.info = EdgeInfo(
             instance_id=options.instance_id or f"edge-{socket.gethostname()}-{os.getpid()}",

@@ -14,6 +14,7 @@ from mesh.errors import UsageError
 from mesh.options import DEFAULT_ADMIN, DEFAULT_INTERNAL, DEFAULT_PUBLIC, parse_address, parse_addresses, require
 from mesh.resilience.breaker import BreakerOptions
 from proxy.call.limits import Limits
+from proxy.engines.options import PoolOptions, Protection
 from proxy.interceptors.deadline import DeadlineOptions
 from proxy.tls.options import ListenerTls, UpstreamTls
 
@@ -22,7 +23,6 @@ ENGINES = ("auto", "wire", "aio")
 
 MAX_WORKERS = 256
 
-# "-" is standard output, "off" is none, else a path.
 ACCESS_LOG_OFF = "off"
 
 
@@ -32,16 +32,21 @@ class EdgeOptions:
 
     # Where the registry is: the control process, or the internal listener of another edge; with commas, several.
     control: str
+    # Where the public services are called.
     public: str = DEFAULT_PUBLIC
+    # Where all services are called, and the mesh itself: not for the world.
     internal: str = DEFAULT_INTERNAL
+    # Where /metrics, /healthz and /readyz are asked for, by HTTP.
     admin: str = DEFAULT_ADMIN
+    # What moves the bytes: wire, aio, or auto, which is wire where ngh2 is installed.
     engine: str = ENGINES[0]
     # Processes that share the listeners; limits are each one's own. One is this process alone.
     workers: int = 1
     # Whether the public listener answers reflection, for the public services alone.
     public_reflection: bool = True
+    # Where one JSON line a call goes: "-" is standard output, "off" is nowhere, else a path.
     access_log: str = "-"
-    # Seconds that calls in flight are given at the end.
+    # Seconds that calls in flight are given at a stop.
     grace: float = 10.0
     # How it is called in the registry; made from the process where it is empty.
     instance_id: str = ""
@@ -51,6 +56,8 @@ class EdgeOptions:
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
     deadline: DeadlineOptions = field(default_factory=DeadlineOptions)
     limits: Limits = field(default_factory=Limits)
+    protection: Protection = field(default_factory=Protection)
+    pool: PoolOptions = field(default_factory=PoolOptions)
 
     def __post_init__(self) -> None:
         """Check the values.

@@ -25,6 +25,7 @@ class BreakerState(enum.IntEnum):
 class BreakerOptions:
     """When a breaker opens and how it heals."""
 
+    # Whether endpoints that fail are left alone for a while.
     enabled: bool = True
     # Sliding window over which calls are judged, in seconds.
     window_seconds: float = 10.0

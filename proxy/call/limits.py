@@ -22,8 +22,9 @@ class Limits:
 
     # Bytes of one message, either way.
     max_message_bytes: int = 16 * MIB
-    # Bytes of a request's metadata as HTTP/2 counts them, and its number of entries.
+    # Bytes of a call's metadata, either way, as HTTP/2 counts them: each entry's and 32 more.
     max_header_bytes: int = 16 * KIB
+    # Entries of a call's metadata, either way.
     max_headers: int = 128
     # Calls in flight over all listeners; further ones are refused until some end.
     max_calls_in_flight: int = 10_000

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 
 from proxy.call.dispatch import Dispatcher
 from proxy.engines.aio.engine import AioEngine
 from proxy.engines.engine import Engine
+from proxy.engines.options import PoolOptions, Protection, without_effect
 from proxy.tls.identity import Identity
 
 AUTO = "auto"
 WIRE = "wire"
 AIO = "aio"
 
+_log = logging.getLogger(__name__)
 
-def make_engine(name: str, dispatcher: Dispatcher, upstream_tls: Identity | None = None) -> Engine:
+
+def make_engine(
+    name: str,
+    dispatcher: Dispatcher,
+    upstream_tls: Identity | None = None,
+    *,
+    protection: Protection | None = None,
+    pool: PoolOptions | None = None,
+) -> Engine:
     """Return a new engine; AUTO is the fast one where its HTTP/2 library is installed.
+
+    What the aio engine cannot obey of `protection` and `pool` is told as a warning.
 
     Raises:
         UsageError: the engine cannot run here; the message says what it needs.
 
     """
     if chosen(name) == AIO:
-        return AioEngine(dispatcher, upstream_tls=upstream_tls)
+        protection, pool = protection or Protection(), pool or PoolOptions()
+        if ignored := without_effect(protection=protection, pool=pool):
+            _log.warning("the aio engine has no %s: use --engine wire for what you set", ", ".join(ignored))
+        return AioEngine(dispatcher, upstream_tls=upstream_tls, protection=protection, pool=pool)
     from proxy.engines.wire.engine import WireEngine
 
-    return WireEngine(dispatcher, upstream_tls=upstream_tls)
+    return WireEngine(dispatcher, upstream_tls=upstream_tls, protection=protection, pool=pool)
 
 
 def takes_sockets(name: str) -> bool:

@@ -15,11 +15,13 @@ CLIENT_AUTH = (REQUIRE, OPTIONAL)
 class ListenerTls:
     """TLS of one listener; without a certificate it speaks plaintext. Paths of PEM files."""
 
-    # The certificate and, after it, those that lead to what clients trust; and its key.
+    # The certificate and, after it, those that lead to what clients trust. Unset is plaintext.
     cert: str = ""
+    # Its key.
     key: str = ""
-    # Who signs the certificates of clients. Set, a client must show one; with "optional" it may.
+    # Who signs the certificates of clients. Set, a client must show one.
     client_ca: str = ""
+    # Whether it must ("require") or may ("optional"; not with `engine = "aio"`).
     client_auth: str = REQUIRE
 
     def __post_init__(self) -> None:
@@ -43,10 +45,11 @@ class ListenerTls:
 class UpstreamTls:
     """TLS to instances that are registered with the metadata `tls=on`. Paths of PEM files."""
 
-    # Who signs their certificates; the system's authorities when left out.
+    # Who signs the certificates of instances that are registered with `tls=on`; the system's authorities when left out.
     ca: str = ""
-    # The edge's own certificate and key, for instances that want to know who calls.
+    # The edge's own certificate, for instances that want to know who calls.
     cert: str = ""
+    # Its key.
     key: str = ""
 
     def __post_init__(self) -> None:

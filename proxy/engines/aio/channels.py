@@ -9,14 +9,12 @@ import grpc
 
 from proxy.call.limits import Limits
 from proxy.engines.aio.credentials import channel_credentials
+from proxy.engines.options import PoolOptions, milliseconds
 from proxy.tls.identity import Identity
 from proxy.tls.material import Material
 from proxy.tls.options import UpstreamTls
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.tls import server_name
-
-# How long a connection may take to come about. An endpoint on the same network needs milliseconds.
-CONNECT_SECONDS = 1.0
 
 # Windows that stay as they are: core's own estimate grows them without bound when a busy machine answers pings late,
 # and with them what a slow reader makes us hold.
@@ -29,7 +27,9 @@ _FAILED = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.
 class Channels:
     """The channels to all endpoints."""
 
-    def __init__(self, limits: Limits, tls: Identity | None = None) -> None:
+    def __init__(self, limits: Limits, tls: Identity | None = None, pool: PoolOptions | None = None) -> None:
+        pool = pool or PoolOptions()
+        self._connect_seconds = pool.connect_seconds
         self._tls = tls or Identity("upstream", UpstreamTls())
         self._tls.on_change.append(self._renew)
         self._options = (
@@ -38,9 +38,10 @@ class Channels:
             ("grpc.enable_retries", 0),
             # Each endpoint has its own connection, whoever else in this process talks to the same address.
             ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", int(CONNECT_SECONDS * 1000)),  # also its limit for one connect
-            ("grpc.max_reconnect_backoff_ms", 2000),
+            ("grpc.initial_reconnect_backoff_ms", milliseconds(pool.backoff_seconds)),
+            ("grpc.min_reconnect_backoff_ms", milliseconds(pool.connect_seconds)),  # also its limit for one connect
+            ("grpc.max_reconnect_backoff_ms", milliseconds(pool.max_backoff_seconds)),
+            ("grpc.client_idle_timeout_ms", milliseconds(pool.idle_seconds)),
             *FLOW_CONTROL,
             # Twice ours, so that what is over ours can be answered with a reason.
             ("grpc.max_receive_message_length", 2 * limits.max_message_bytes),
@@ -68,7 +69,7 @@ class Channels:
         state = channel.get_state(try_to_connect=True)
         if state is _READY:
             return True
-        limit = CONNECT_SECONDS if time_left is None else min(CONNECT_SECONDS, time_left)
+        limit = self._connect_seconds if time_left is None else min(self._connect_seconds, time_left)
         try:
             async with asyncio.timeout(max(limit, 0)):
                 while state is not _READY:

@@ -16,6 +16,7 @@ from proxy.engines.aio.credentials import server_credentials
 from proxy.engines.aio.forward import Drain, Forwarder, Peers
 from proxy.engines.aio.local import LocalCalls
 from proxy.engines.engine import Listener
+from proxy.engines.options import PoolOptions, Protection, milliseconds
 from proxy.tls.identity import Identity
 from proxy.upstream.endpoint import Endpoint
 
@@ -33,11 +34,14 @@ class AioEngine:
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         *,
         upstream_tls: Identity | None = None,
+        protection: Protection | None = None,
+        pool: PoolOptions | None = None,
     ) -> None:
         """Make an engine; third-party `interceptors` run before the mesh's own."""
         self._dispatcher = dispatcher
         self._interceptors = tuple(interceptors)
-        self._channels = Channels(dispatcher.limits, upstream_tls)
+        self._protection = protection or Protection()
+        self._channels = Channels(dispatcher.limits, upstream_tls, pool)
         self._servers: list[grpc.aio.Server] = []
         self._drain = Drain()
         self._peers = Peers()
@@ -52,7 +56,7 @@ class AioEngine:
             entry = PipelineInterceptor(listener.name, forwarder, local)
             server = grpc.aio.server(
                 interceptors=(*self._interceptors, entry),
-                options=_server_options(self._dispatcher.limits, shared=listener.shared),
+                options=_server_options(self._dispatcher.limits, self._protection, shared=listener.shared),
             )
             listener.add_local(server)
             addresses[listener.name] = await _bind(server, listener)
@@ -102,10 +106,13 @@ class PipelineInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(forward)
 
 
-def _server_options(limits: Limits, *, shared: bool) -> tuple[tuple[str, int], ...]:
+def _server_options(limits: Limits, protection: Protection, *, shared: bool) -> tuple[tuple[str, int], ...]:
     age = limits.max_connection_age_seconds
     return (
-        *((("grpc.max_connection_age_ms", max(1, int(age * 1000))),) if age is not None else ()),
+        *((("grpc.max_connection_age_ms", milliseconds(age)),) if age is not None else ()),
+        ("grpc.max_connection_idle_ms", milliseconds(protection.idle_seconds)),
+        ("grpc.server_handshake_timeout_ms", milliseconds(protection.handshake_seconds)),
+        ("grpc.max_allowed_incoming_connections", protection.max_connections),
         *FLOW_CONTROL,
         # For the workers of one edge; else a second process could share the port unseen.
         ("grpc.so_reuseport", int(shared)),

@@ -17,9 +17,6 @@ EARLY = 32 * KIB
 # lie in the edge, out of the processor's cache (a tenth dearer at 1 MiB). A client may be far.
 GROWN_REPLY_WINDOW = 256 * KIB
 GROWN_REQUEST_WINDOW = MIB
-# How much growth the calls of one client connection may have together. A client that lets many large replies lie
-# holds no more of the edge than this and the small windows of its streams.
-GROWTH_BUDGET = 32 * MIB
 
 
 class Lane:
@@ -54,11 +51,14 @@ class Lane:
 
 
 class Budget:
-    """The growth that the calls of one client connection share."""
+    """The growth that the calls of one client connection share (`protection.max_buffered_bytes`).
+
+    A client that lets many large replies lie holds no more of the edge than this and the small windows of its streams.
+    """
 
     __slots__ = ("_left",)
 
-    def __init__(self, size: int = GROWTH_BUDGET) -> None:
+    def __init__(self, size: int) -> None:
         self._left = size
 
     def take(self, size: int) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 
 from proxy.call.dispatch import Dispatcher
 from proxy.engines.engine import Listener
+from proxy.engines.options import PoolOptions, Protection
 from proxy.engines.wire import endings
 from proxy.engines.wire.door import Door
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.h2 import Http2Options, Library, load
 from proxy.engines.wire.local import LocalServer
-from proxy.engines.wire.pool import Pool, PoolOptions
-from proxy.engines.wire.protection import Protection
+from proxy.engines.wire.pool import Pool
 from proxy.engines.wire.session import Session, session_handlers
 from proxy.engines.wire.transport import Turns
 from proxy.engines.wire.upstream import upstream_handlers
@@ -192,7 +192,7 @@ class WireEngine:
             if not session.greeted and now - session.born_at > protection.handshake_seconds:
                 session.abort()
             elif _over(self.dispatcher.limits.max_connection_age_seconds, now - session.born_at) or (
-                not session.streams and _over(protection.idle_seconds, now - session.idle_since)
+                not session.streams and now - session.idle_since > _patience(protection, session)
             ):
                 session.drain()
         for pool in (*self.pools.values(), *self.local.values()):
@@ -202,3 +202,10 @@ class WireEngine:
 
 def _over(limit: float | None, seconds: float) -> bool:
     return limit is not None and seconds > limit
+
+
+def _patience(protection: Protection, session: Session) -> float:
+    """Return how long a client may be without a call."""
+    if session.idle_since > session.born_at:
+        return protection.idle_seconds
+    return min(protection.first_call_seconds, protection.idle_seconds)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mesh.options import require
+from proxy.engines.options import PoolOptions
 from proxy.engines.wire import endings
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.upstream import Upstream
@@ -17,32 +16,6 @@ if TYPE_CHECKING:
     from proxy.engines.wire.engine import WireEngine
 
 UNIX = "unix:"
-
-
-@dataclass(frozen=True, slots=True)
-class PoolOptions:
-    """How an endpoint is connected to."""
-
-    # Connections to one endpoint. A further one is opened when the peer's limit of streams is reached on all others:
-    # as long as it is not, one connection costs least.
-    max_connections: int = 4
-    # Calls that may wait for a connection, or for a stream when all connections are full.
-    max_waiting: int = 1000
-    # How long a connection may take to come about, SETTINGS included. An endpoint on the same network needs
-    # milliseconds.
-    connect_seconds: float = 1.0
-    # How long after a failed connect the endpoint is taken to be away, at first and at most.
-    backoff_seconds: float = 0.1
-    max_backoff_seconds: float = 2.0
-    # How long a connection may be without a call before it is closed.
-    idle_seconds: float = 900.0
-
-    def __post_init__(self) -> None:
-        """Check the values; raises UsageError."""
-        for name in ("max_connections", "max_waiting"):
-            require(getattr(self, name) >= 1, f"pool.{name} must be at least 1")
-        for name in ("connect_seconds", "backoff_seconds", "max_backoff_seconds", "idle_seconds"):
-            require(getattr(self, name) > 0, f"pool.{name} must be above 0")
 
 
 class Pool:

@@ -69,7 +69,7 @@ class Session(Connection):
         # Whose certificate it showed.
         self.identity = ""
         self.conduct = Conduct()
-        self.budget = Budget()
+        self.budget = Budget(engine.protection.max_buffered_bytes)
         self.born_at = self.idle_since = engine.dispatcher.now()
         # The client's SETTINGS came; the end was announced; no further call is taken.
         self.greeted = False

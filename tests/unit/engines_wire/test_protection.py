@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from mesh.errors import UsageError
-from proxy.engines.wire.pool import PoolOptions
-from proxy.engines.wire.protection import Conduct, Protection
+from proxy.engines.options import PoolOptions, Protection
+from proxy.engines.wire.protection import Conduct
 
 
 def test_limits_are_checked() -> None:

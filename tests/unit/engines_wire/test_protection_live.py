@@ -14,10 +14,9 @@ from hyperframe.frame import DataFrame, PingFrame, SettingsFrame, WindowUpdateFr
 from mesh.resilience import outcome
 from mesh.testing.clock import ManualClock
 from proxy.call.dispatch import Dispatcher
-from proxy.engines.wire.credit import EARLY, GROWTH_BUDGET
+from proxy.engines.options import PoolOptions, Protection
+from proxy.engines.wire.credit import EARLY
 from proxy.engines.wire.engine import WireEngine
-from proxy.engines.wire.pool import PoolOptions
-from proxy.engines.wire.protection import Protection
 from tests.conformance import grpc_wire, harness
 from tests.conformance.h2_client import H2Client, h2_connect
 from tests.conformance.h2_peer import Stream
@@ -201,7 +200,7 @@ async def test_many_stalled_replies_hold_no_more_than_their_budget(monkeypatch: 
             while before != sent[0]:
                 before = sent[0]
                 await asyncio.sleep(0.2)  # nothing tells that nothing comes any more
-            assert sent[0] <= GROWTH_BUDGET + streams * (100 + 64 + EARLY // 1024 + 16) * 1024
+            assert sent[0] <= Protection().max_buffered_bytes + streams * (100 + 64 + EARLY // 1024 + 16) * 1024
             for call in calls:
                 call.reset(ErrorCodes.CANCEL)
             await edge.settled()

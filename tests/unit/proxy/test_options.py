@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
+import tools.options
 from mesh.errors import UsageError
 from proxy.options import EdgeOptions, load_config
 
@@ -32,6 +34,14 @@ def test_the_file_sets_fields_and_tables(tmp_path: Path) -> None:
         ("[breaker]\nfailure_rate = 7", "breaker.failure_rate must be above 0"),
         ("[limits]\nmax_headers = 0", "limits.max_headers must be at least 1"),
         ("[deadline]\nmax_seconds = -1", "deadline.max_seconds must be above 0"),
+        ("[protection]\nresets = 1", "unknown key 'protection.resets'"),
+        ("[protection]\nmax_connections = 0", "protection.max_connections must be from 1 to"),
+        ("[protection]\nidle_seconds = 0", "protection.idle_seconds must be above 0, or inf"),
+        ("[protection]\nfirst_call_seconds = nan", "protection.first_call_seconds must be above 0, or inf"),
+        ("[protection]\nhandshake_seconds = inf", "protection.handshake_seconds must be above 0 and at most 300"),
+        ("[protection]\nmax_buffered_bytes = -1", "protection.max_buffered_bytes must be from 0 to"),
+        ("[pool]\nmax_waiting = 0", "pool.max_waiting must be from 1 to"),
+        ("[pool]\nbackoff_seconds = 3", "pool.backoff_seconds must not be above pool.max_backoff_seconds"),
     ],
 )
 def test_a_broken_file_is_told_by_its_name_and_key(tmp_path: Path, text: str, said: str) -> None:
@@ -42,6 +52,17 @@ def test_a_broken_file_is_told_by_its_name_and_key(tmp_path: Path, text: str, sa
     assert said in str(refusal.value)
     assert str(path) in str(refusal.value)
     assert "\n" not in said
+
+
+def test_a_time_can_be_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.toml"
+    path.write_text("[protection]\nidle_seconds = inf\n")
+    options = EdgeOptions(control=CONTROL, **load_config(path))
+    assert options.protection.idle_seconds == math.inf
+
+
+def test_the_docs_have_every_option_with_its_default() -> None:
+    assert tools.options.main(["--check"]) == 0, "run `python -m tools.options`"
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
