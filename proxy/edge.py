@@ -38,6 +38,7 @@ from proxy.stack import Stack, StackOptions
 from proxy.tls.identity import Tls
 from proxy.tls.metrics import TlsCollector
 from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.plan import Plans
 from proxy.upstream.tls import TLS
 from proxy.workers.place import Place
 
@@ -64,7 +65,7 @@ class Edge:
             INTERNAL: (health.NAME, *reflection.NAMES, service.NAME),
             WORKER: (health.NAME, *reflection.NAMES, service.NAME),
         }
-        self.state = MeshState(options.breaker, local)
+        self.state = MeshState(options.breaker, local, plans=Plans(self.stack.plan))
         self.tls = edge_tls(options)
         self.dispatcher = Dispatcher(clock, options.limits, self.stack.routed, self.stack.local)
         self.dispatcher.tables = self.state.tables

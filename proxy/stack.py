@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mesh.clock import Clock
 from mesh.resilience.breaker import BreakerOptions
+from mesh.resilience.policy import RoutePolicy, TimeoutOptions
 from proxy.call.call import Call
 from proxy.call.pipeline import HookError, Interceptor, Pipeline
 from proxy.interceptors.access_log import AccessLog
@@ -13,6 +14,7 @@ from proxy.interceptors.breaker import CircuitBreaker
 from proxy.interceptors.correlation import Correlation
 from proxy.interceptors.deadline import Deadline, DeadlineOptions
 from proxy.interceptors.metrics import Metrics
+from proxy.upstream.plan import Kept, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +32,33 @@ class Stack:
     def __init__(self, clock: Clock, options: StackOptions, on_error: HookError) -> None:
         self.metrics = Metrics()
         self.access_log = AccessLog(clock) if options.access_log else None
-        observers: list[Interceptor | None] = [
+        self._clock = clock
+        self._options = options
+        self._on_error = on_error
+        # What every call passes, whatever becomes of it.
+        self._observers: list[Interceptor | None] = [
             Correlation(),  # first: whatever happens next is told under this id
             self.access_log,  # before all that may refuse, so that refusals are in it
             self.metrics,  # likewise
         ]
-        policies: list[Interceptor | None] = [
-            Deadline(clock, options.deadline),  # before any work is done for a caller who has left
-            CircuitBreaker(clock, options.breaker) if options.breaker.enabled else None,  # last: it asks per endpoint
-        ]
-
-        def pipeline(*parts: Interceptor | None) -> Pipeline:
-            return Pipeline([part for part in parts if part is not None], on_error)
-
         # For calls that go to an upstream; for those that the edge answers itself, or that name no known service.
-        self.routed = pipeline(*observers, *policies)
-        self.local = pipeline(*observers)
+        self.routed = self._routed(options.deadline, options.breaker)
+        self.local = self._pipeline()
+
+    def plan(self, service: str, policy: RoutePolicy, whole: RoutePolicy, kept: Kept) -> Plan:
+        """Return what a policy comes to; see `proxy.upstream.plan.PlanMaker`."""
+        options = self._options
+        pipeline = self._routed(policy.timeout or options.deadline, policy.breaker or whole.breaker or options.breaker)
+        return Plan(policy, pipeline)
+
+    def _routed(self, timeout: DeadlineOptions | TimeoutOptions, breaker: BreakerOptions) -> Pipeline:
+        return self._pipeline(
+            Deadline(self._clock, timeout),  # before any work is done for a caller who has left
+            CircuitBreaker(self._clock, breaker) if breaker.enabled else None,  # last: it asks per endpoint
+        )
+
+    def _pipeline(self, *policies: Interceptor | None) -> Pipeline:
+        return Pipeline([part for part in (*self._observers, *policies) if part is not None], self._on_error)
 
 
 def ignore_errors(_call: Call, _error: BaseException) -> None:

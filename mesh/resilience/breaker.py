@@ -64,10 +64,10 @@ class Breaker:
     the stretch of one state: a call that began before the state changed says nothing about what came after.
     """
 
-    __slots__ = ("_bad", "_done", "_given", "_options", "_period", "_since", "_slow", "state", "window")
+    __slots__ = ("_bad", "_done", "_given", "_period", "_since", "_slow", "options", "state", "window")
 
     def __init__(self, options: BreakerOptions) -> None:
-        self._options = options
+        self.options = options
         self.state = BreakerState.CLOSED
         self.window = SlidingWindow(options.window_seconds)
         self._period = 1  # grows with each change of state; the permits of one stretch carry it
@@ -105,7 +105,7 @@ class Breaker:
         """Return the seconds until probes are let through: 0 unless it is open."""
         if self.state is not BreakerState.OPEN:
             return 0.0
-        return max(0.0, self._since + self._options.open_seconds - now)
+        return max(0.0, self._since + self.options.open_seconds - now)
 
     def refuses(self, now: float) -> bool:
         """Tell whether `acquire` would refuse, without taking a permit."""
@@ -115,32 +115,32 @@ class Breaker:
 
     def _acquire_probe(self, now: float) -> int:
         if self.state is BreakerState.OPEN:
-            if now - self._since < self._options.open_seconds:
+            if now - self._since < self.options.open_seconds:
                 return 0
             self._enter(BreakerState.HALF_OPEN, now)
         elif not self._may_probe(now):
             return 0
-        elif self._given >= self._options.half_open_probes:
+        elif self._given >= self.options.half_open_probes:
             # The probes hang. Waiting for them for ever would keep a healthy endpoint out: ask again.
             self._enter(BreakerState.HALF_OPEN, now)
         self._given += 1
         return self._period
 
     def _may_probe(self, now: float) -> bool:
-        return self._given < self._options.half_open_probes or now - self._since >= self._options.open_seconds
+        return self._given < self.options.half_open_probes or now - self._since >= self.options.open_seconds
 
     def _judge_probe(self, now: float, *, failed: bool, slow: bool) -> None:
         self._done += 1
         self._bad += failed
         self._slow += slow
-        probes, options = self._options.half_open_probes, self._options
+        probes, options = self.options.half_open_probes, self.options
         if self._bad >= options.failure_rate * probes or self._slow >= options.slow_call_rate * probes:
             self._enter(BreakerState.OPEN, now)
         elif self._done >= probes:
             self._enter(BreakerState.CLOSED, now)
 
     def _too_bad(self, calls: int, failures: int, slow: int) -> bool:
-        options = self._options
+        options = self.options
         if calls < options.minimum_calls:
             return False
         return failures >= options.failure_rate * calls or slow >= options.slow_call_rate * calls

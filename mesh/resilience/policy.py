@@ -225,6 +225,8 @@ class HedgeOptions:
 class RoutePolicy:
     """All that is asked for on one route. Unset is what the edge or client does without a policy."""
 
+    # Whose limits these are: routes of one service share a rate limit when both name and options are the same.
+    name: str = ""
     timeout: TimeoutOptions | None = None
     retry: RetryOptions | None = None
     breaker: BreakerOptions | None = None

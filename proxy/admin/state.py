@@ -11,6 +11,7 @@ from mesh.resilience.breaker import BreakerOptions
 from proxy.engines.engine import INTERNAL, PUBLIC, WORKER
 from proxy.routing.table import EMPTY, RouteTable, compile_table
 from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.plan import Plans, Policies
 from proxy.upstream.pool import EndpointPool
 
 
@@ -24,10 +25,11 @@ class MeshState:
     directory: Directory = Directory.EMPTY
     tables: dict[str, RouteTable] = field(default_factory=dict)
     draining: bool = False
+    plans: Plans = field(default_factory=Plans)
 
     def __post_init__(self) -> None:
         """Start with nothing but what the edge answers itself."""
-        self.pool = EndpointPool(self.breaker)
+        self.pool = EndpointPool(self.breaker, self.plans)
         self._changed = asyncio.Event()
         self._compile()
 
@@ -35,8 +37,16 @@ class MeshState:
         """Follow the registry; endpoints that left are handed to `forget`."""
         self.directory = directory
         gone = self.pool.update(directory)
+        self.plans.retain(directory.services)
         self._compile()
         forget(gone)
+        self._notify()
+
+    def follow(self, policies: Policies) -> None:
+        """Take other policies into force; calls under way go on under theirs."""
+        self.plans.follow(policies)
+        self.pool.update(self.directory)  # breakers with other options begin anew
+        self._compile()
         self._notify()
 
     def drain(self) -> None:
@@ -74,7 +84,11 @@ class MeshState:
         # In place: the dispatcher reads the same mapping.
         for listener in (PUBLIC, INTERNAL, WORKER):
             self.tables[listener] = compile_table(
-                self.directory, self.pool, public_only=listener == PUBLIC, local=self.local.get(listener, ())
+                self.directory,
+                self.pool,
+                public_only=listener == PUBLIC,
+                local=self.local.get(listener, ()),
+                plans=self.plans,
             )
 
     def _notify(self) -> None:

@@ -24,7 +24,7 @@ class Dispatcher:
     def __init__(self, clock: Clock, limits: Limits, routed: Pipeline, local: Pipeline) -> None:
         self.now = clock.now
         self.limits = limits
-        # For calls that go to an upstream, and for all others.
+        # For calls that go to an upstream on a route without a policy, and for calls that go nowhere.
         self.routed = routed
         self.local = local
         # By listener; replaced as a whole when the registry changes.
@@ -35,7 +35,11 @@ class Dispatcher:
         """Return a new call with its route. `end` must follow."""
         call = Call(method, metadata, peer, listener, self.now())
         call.route = route = self.tables.get(listener, EMPTY).find(method)
-        call.pipeline = self.local if route is None or route.is_local else self.routed
+        if route is None or route.is_local:
+            call.pipeline = self.local
+        else:
+            plan = route.plan
+            call.pipeline = self.routed if plan is None else plan.pipeline
         self.in_flight += 1
         return call
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mesh.clock import Clock
 from mesh.options import require
 from mesh.resilience.deadline import parse_timeout
+from mesh.resilience.policy import TimeoutOptions
 from proxy.call.call import Call
 from proxy.call.pipeline import Interceptor
 from proxy.call.reason import Reason, Reject
@@ -35,7 +36,7 @@ class Deadline(Interceptor):
 
     name = "deadline"
 
-    def __init__(self, clock: Clock, options: DeadlineOptions) -> None:
+    def __init__(self, clock: Clock, options: DeadlineOptions | TimeoutOptions) -> None:
         self._now = clock.now
         self._default = options.default_seconds
         self._max = options.max_seconds

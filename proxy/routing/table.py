@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mesh.discovery.model import Directory, Instance, Service
+from proxy.upstream.plan import Plan, Plans
 from proxy.upstream.pool import EndpointPool
 from proxy.upstream.targets import Targets
 
@@ -26,34 +27,44 @@ _PATH = re.compile(rb"/([A-Za-z_][A-Za-z0-9_.]*)/([A-Za-z_][A-Za-z0-9_]*)").full
 class ServiceRoute:
     """Where the calls of one gRPC service go on one listener."""
 
-    __slots__ = ("_methods", "grpc_service", "is_local", "service", "targets")
+    __slots__ = ("_methods", "_others", "_plans", "grpc_service", "is_local", "service", "targets")
 
-    def __init__(self, grpc_service: str, service: str, targets: Targets, *, is_local: bool = False) -> None:
+    def __init__(
+        self, grpc_service: str, service: str, targets: Targets, plans: Plans | None = None, *, is_local: bool = False
+    ) -> None:
         self.grpc_service = grpc_service
         self.service = service
         self.targets = targets
         # The edge answers it itself.
         self.is_local = is_local
+        self._plans = plans
         self._methods: dict[str, MethodRoute] = {}
+        # Those of the methods beyond the bound, by their policy: nobody escapes a policy by calling many names.
+        self._others: dict[Plan | None, MethodRoute] = {}
 
     def method(self, name: str) -> MethodRoute:
-        """Return the entry of a method; methods beyond a bound share one."""
-        known = self._methods
-        if name not in known and len(known) >= MAX_METHODS:
-            name = OTHER
-        return known.get(name) or known.setdefault(name, MethodRoute(self, name))
+        """Return the entry of a method; methods beyond a bound share one for each policy."""
+        known = self._methods.get(name)
+        if known is not None:
+            return known
+        plan = self._plans.of(self.service, f"{self.grpc_service}/{name}") if self._plans is not None else None
+        if len(self._methods) < MAX_METHODS:
+            return self._methods.setdefault(name, MethodRoute(self, name, plan))
+        return self._others.get(plan) or self._others.setdefault(plan, MethodRoute(self, OTHER, plan))
 
 
 class MethodRoute:
     """One method of a route; the unit that calls are counted by."""
 
-    __slots__ = ("is_local", "label", "route", "service", "stats", "targets")
+    __slots__ = ("is_local", "label", "plan", "route", "service", "stats", "targets")
 
-    def __init__(self, route: ServiceRoute, label: str) -> None:
+    def __init__(self, route: ServiceRoute, label: str, plan: Plan | None) -> None:
         self.route = route
         self.service = route.service
         self.targets = route.targets
         self.is_local = route.is_local
+        # What its policy asks for; None where it has none.
+        self.plan = plan
         # "shop.v1.Orders/Get", or one name for all methods beyond the bound.
         self.label = f"{route.grpc_service}/{label}"
         # Where the metrics count it; set by them.
@@ -91,12 +102,17 @@ EMPTY = RouteTable({}, ())
 
 
 def compile_table(
-    directory: Directory, pool: EndpointPool, *, public_only: bool, local: Iterable[str] = ()
+    directory: Directory,
+    pool: EndpointPool,
+    *,
+    public_only: bool,
+    local: Iterable[str] = (),
+    plans: Plans | None = None,
 ) -> RouteTable:
     """Return the routes of a listener.
 
     `public_only` leaves out what is not PUBLIC, down to single instances. `local` are the gRPC services that the edge
-    answers itself, which no registration can take over.
+    answers itself, which no registration can take over. `plans` has the policies, if there are any.
     """
     routes = {name: ServiceRoute(name, EDGE_SERVICE, Targets(()), is_local=True) for name in local}
     names = []
@@ -112,7 +128,7 @@ def compile_table(
             if grpc_service not in routes:
                 declaring = {one.key for one in instances if grpc_service in one.grpc_services}
                 targets = Targets([one for one in endpoints if one.instance.key in declaring])
-                routes[grpc_service] = ServiceRoute(grpc_service, service.name, targets)
+                routes[grpc_service] = ServiceRoute(grpc_service, service.name, targets, plans)
     return RouteTable(routes, names)
 
 

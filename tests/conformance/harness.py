@@ -15,6 +15,7 @@ import grpc
 from mesh.clock import Clock, SystemClock
 from mesh.discovery.model import Directory, Instance, Service
 from mesh.resilience.breaker import BreakerOptions
+from mesh.resilience.policy import RoutePolicy
 from proxy.admin import health
 from proxy.admin.state import MeshState
 from proxy.call.call import Call, Metadata
@@ -27,6 +28,7 @@ from proxy.engines.wire.engine import WireEngine
 from proxy.stack import Stack, StackOptions
 from proxy.tls.identity import Tls
 from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.plan import Plans
 from tests.conformance.h2_peer import HANG_SECONDS
 
 # Every engine, in one place.
@@ -168,13 +170,15 @@ async def run_edge(
     stack: StackOptions | None = None,
     breaker: BreakerOptions | None = None,
     tls: Tls | None = None,
+    policy: RoutePolicy | None = None,
 ) -> AsyncIterator[EdgeUnderTest]:
     """Run an edge while the context is open; at its end no call, task or error of it may be left."""
     clock = clock or SystemClock()
     stack = stack or StackOptions(breaker=breaker or BreakerOptions(minimum_calls=1000))
     hook_errors: list[BaseException] = []
     made = Stack(clock, stack, lambda _call, error: hook_errors.append(error))
-    state = MeshState(stack.breaker, {PUBLIC: (health.NAME,), INTERNAL: (health.NAME,)})
+    state = MeshState(stack.breaker, {PUBLIC: (health.NAME,), INTERNAL: (health.NAME,)}, plans=Plans(made.plan))
+    state.follow(lambda _service, _method: policy)
     books = Books(clock, limits or Limits(), made.routed, made.local)
     books.tables = state.tables
     with _no_errors():
