@@ -28,6 +28,7 @@ PURE = (
             *("schema", "secrets", "text", "tree", "validation", "yaml_reader"),
         )
     ),
+    "services/metrics/promql",
     "services/storage/kv/state.py",
 )
 IMPURE_MODULES = {"asyncio", "grpc", "ngh2", "h2", "uvloop", "socket", "time", "threading", "sqlite3"}

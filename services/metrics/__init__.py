@@ -1,0 +1,1 @@
+"""Metrics: samples in, PromQL answers and alerts out."""
