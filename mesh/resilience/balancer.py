@@ -1,12 +1,62 @@
-"""Weighted round robin, worked out when the endpoints change and not when a call comes."""
+"""What every balancer is, and weighted round robin: worked out when the endpoints change, not when a call comes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Balancer(Protocol[T_co]):
+    """Chooses among items that are given, with their weights, when it is made: others take another balancer."""
+
+    def pick(self, key: bytes, admits: Callable[[T_co], bool]) -> T_co | None:
+        """Return the item that gets a call, None when none may have it.
+
+        `admits` is asked in the order of preference, no more after its first True, and of every item before None is
+        returned. `key` is what calls that belong together have in common; "" where there is nothing such.
+        """
+        ...
+
+
+class Loaded(Protocol):
+    """An item that knows how many calls it has now."""
+
+    in_flight: int
+
+
+class RoundRobin(Generic[T]):
+    """In turn, in proportion to the weights."""
+
+    __slots__ = ("_items", "_turn", "_turns")
+
+    def __init__(self, items: Sequence[T], weights: Sequence[int]) -> None:
+        self._turns = schedule(items, weights)
+        self._items = tuple(dict.fromkeys(self._turns))
+        self._turn = -1
+
+    def pick(self, _key: bytes, admits: Callable[[T], bool]) -> T | None:
+        """See Balancer.pick."""
+        turns = self._turns
+        if not turns:
+            return None
+        self._turn = turn = (self._turn + 1) % len(turns)
+        first = turns[turn]
+        return first if admits(first) else next_after(first, self._items, admits)
+
+
+def next_after(first: T, items: Sequence[T], admits: Callable[[T], bool]) -> T | None:
+    """Return the next item after `first`, in a circle, that is admitted; `first` is not asked again."""
+    start = items.index(first) + 1
+    for index in range(start, start + len(items) - 1):
+        item = items[index % len(items)]
+        if admits(item):
+            return item
+    return None
+
 
 # A schedule is at most so long; finer shares than this are rounded.
 MAX_SCHEDULE = 1000
