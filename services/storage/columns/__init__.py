@@ -1,0 +1,1 @@
+"""Columnar storage: append, query, retain. Logs, spans and metrics stand on it."""
