@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from benchmarks.load.client import Done
 from benchmarks.peers.peer import Peer, Running, Site
 
 # What a peer still does for the calls after the last one ended, such as writing its access log, is its cost as well.
-_SETTLE_SECONDS = 0.4
+SETTLE_SECONDS = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,66 +35,80 @@ class Measured:
         return self.cpu_seconds * 1e6 / self.done.megabytes
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How the machine was during one measurement."""
+
+    # Processes that ran or wanted to, on average over the minute before: what was measured just before is in it.
+    load_average: float
+    # Of the machine's processors, what programs that are not ours used meanwhile, and what its host took away.
+    others: float
+
+
 class Bench:
-    """The peers of one run, each started when it is first needed."""
+    """The peers of one case, each started when it is first needed and stopped after the case."""
 
     def __init__(self, folder: Path, endpoints: Sequence[int], *, quick: bool) -> None:
         self.folder = folder
         self.endpoints = tuple(endpoints)
         self.quick = quick
-        # Of one measurement, and of the load before it.
-        self.seconds = 1.5 if quick else 3.0
-        self.warm_up_seconds = 0.5 if quick else 1.0
+        # Of one measurement, of which a round has two for the main peers; and of the load before the first.
+        self.seconds = 0.5 if quick else 1.75
+        self.warm_up_seconds = 0.3 if quick else 1.0
         # Grows with each round, and seeds the load: all peers of a round get the same.
         self.round = 0
-        # Of the machine's processors, what programs that are not ours used during each measurement; see take_foreign.
-        self._foreign: list[float] = []
-        self._kept: dict[tuple[str, int], Running] = {}
+        self._conditions: list[Conditions] = []
+        self._kept: dict[tuple[str, int, bool], Running] = {}
+        self._warm: set[Running] = set()
         self._numbers = itertools.count()
 
-    def running(self, peer: Peer, workers: int = 1) -> Running:
-        """Return the peer, which goes on running for the cases to come; raises FailedToStartError."""
-        key = (peer.name, workers)
+    def running(self, peer: Peer, workers: int = 1, *, tls: bool = False) -> Running:
+        """Return the peer, which goes on running to the end of the case; raises FailedToStartError."""
+        key = (peer.name, workers, tls)
         running = self._kept.get(key)
         if running is None or running.started.process.poll() is not None:
-            running = self._kept[key] = self._start(peer, workers)
+            running = self._kept[key] = self._start(peer, workers, tls=tls)
         return running
 
     @contextlib.contextmanager
     def fresh(self, peer: Peer) -> Iterator[Running]:
         """Run another one of the peer while the context is open; raises FailedToStartError."""
-        running = self._start(peer, 1)
+        running = self._start(peer, 1, tls=False)
         with processes.running(running.started):
             yield running
 
     def warm_and_measure(self, running: Running, load: Callable[[float], Done]) -> Measured:
-        """Make a load, which is told its seconds, for a while that does not count, then measure it."""
-        load(self.warm_up_seconds)
+        """Measure a load, which is told its seconds; what has not run in this case runs for a while before."""
+        if running not in self._warm:
+            load(self.warm_up_seconds)
+            self._warm.add(running)
+            time.sleep(SETTLE_SECONDS)
         return self.measure(running, lambda: load(self.seconds))
 
     def measure(self, running: Running, load: Callable[[], Done]) -> Measured:
         """Measure what the peer uses for a load; raises LoadError."""
-        time.sleep(_SETTLE_SECONDS)
-        others = processes.Others()
+        average, others = os.getloadavg()[0], processes.Others()
         before = running.started.cpu_seconds()
         done = load()
-        time.sleep(_SETTLE_SECONDS)
+        time.sleep(SETTLE_SECONDS)
         used = running.started.cpu_seconds() - before
-        self._foreign.append(others.share())
+        self._conditions.append(Conditions(average, others.share()))
         return Measured(done, used)
 
-    def take_foreign(self) -> list[float]:
-        """Return what part of the machine others used during each measurement since the last time."""
-        taken, self._foreign = self._foreign, []
+    def take_conditions(self) -> list[Conditions]:
+        """Return how the machine was during each measurement since the last time."""
+        taken, self._conditions = self._conditions, []
         return taken
 
-    def stop(self) -> None:
-        """Stop what goes on running."""
+    def end_case(self) -> None:
+        """Stop what runs, and remove its logs."""
         for running in self._kept.values():
             running.started.stop()
+            shutil.rmtree(running.folder, ignore_errors=True)
         self._kept.clear()
+        self._warm.clear()
 
-    def _start(self, peer: Peer, workers: int) -> Running:
+    def _start(self, peer: Peer, workers: int, *, tls: bool) -> Running:
         folder = self.folder / f"{peer.name}-{next(self._numbers)}"
         folder.mkdir()
-        return peer.start(Site(folder, self.endpoints, workers))
+        return peer.start(Site(folder, self.endpoints, workers, tls=tls))

@@ -86,12 +86,14 @@ def start_listening(name: str, command: Sequence[str], log: Path, port: int, **o
     raise _failed(started, log)
 
 
-def start_part(name: str, command: Sequence[str], log: Path) -> tuple[Started, Mapping[str, str]]:
+def start_part(
+    name: str, command: Sequence[str], log: Path, env: Mapping[str, str]
+) -> tuple[Started, Mapping[str, str]]:
     """Start a part of the mesh and return its addresses once it is ready; raises FailedToStartError."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as pipe:
         try:
-            started = start(name, [*command, "--ready-fd", str(writing)], log, pass_fds=(writing,))
+            started = start(name, [*command, "--ready-fd", str(writing)], log, pass_fds=(writing,), env=env)
         finally:
             os.close(writing)
         line = pipe.readline() if select.select([pipe], [], [], START_SECONDS)[0] else b""

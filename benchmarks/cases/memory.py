@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.bench import Bench
-from benchmarks.cases.case import Metric, Numbers
+from benchmarks.cases.case import Case, Metric, Numbers
 from benchmarks.load import client
 from benchmarks.load.client import Load
 from benchmarks.peers.peer import Peer, Running
@@ -25,21 +24,11 @@ _FEW = 100_000
 
 
 @dataclass(frozen=True)
-class Held:
+class Held(Case):
     """Resident memory of a fresh peer that holds connections, then streams."""
 
-    name: str = "memory"
-    title: str = f"memory of {_CONNECTIONS:,} idle connections, of {_STREAMS:,} idle bidi streams"
-    wide: bool = True
-    most_rounds: int = 0
-    metrics: Sequence[Metric] = (
-        Metric("connection_kib", "per idle connection", "KiB", goal=0.7, headline=True),
-        Metric("stream_kib", "per open idle stream", "KiB", goal=0.2, headline=True),
-        Metric("start_mib", "resident at the start", "MiB"),
-    )
-
-    def missing(self) -> str:
-        return ""
+    def seconds(self, bench: Bench, peer: Peer) -> float:
+        return 12
 
     def measure(self, bench: Bench, peer: Peer) -> Numbers:
         with bench.fresh(peer) as running:
@@ -60,25 +49,14 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Growth:
+class Growth(Case):
     """Resident memory of a fresh peer after many calls against after a tenth of them."""
 
-    name: str = "growth"
-    title: str = f"resident memory after {_MANY:,} calls against after {_FEW:,} (a tenth of both with --quick)"
-    # The slow ones take minutes for this.
-    wide: bool = False
-    most_rounds: int = 1
-    metrics: Sequence[Metric] = (
-        Metric("growth", "after many over after few", "", goal=1.02, absolute=True, headline=True, digits=3),
-        Metric("few_mib", "after few", "MiB"),
-        Metric("many_mib", "after many", "MiB"),
-    )
-
-    def missing(self) -> str:
-        return ""
+    def seconds(self, bench: Bench, peer: Peer) -> float:
+        return _MANY / _part(bench) / 8000
 
     def measure(self, bench: Bench, peer: Peer) -> Numbers:
-        part = 10 if bench.quick else 1
+        part = _part(bench)
         load = Load(connections=4, streams=16, varied=True)
         with bench.fresh(peer) as running:
             client.run(load, running.port, calls=_FEW // part)
@@ -87,7 +65,16 @@ class Growth:
             client.run(load, running.port, calls=(_MANY - _FEW) // part, seed=2)
             time.sleep(_SETTLE_SECONDS)
             many = running.started.resident_kib()
-        return {"growth": many / few, "few_mib": few / 1024, "many_mib": many / 1024}
+        return {
+            "growth": many / few,
+            "few_mib": few / 1024,
+            "many_mib": many / 1024,
+            "difference_mib": (many - few) / 1024,
+        }
+
+
+def _part(bench: Bench) -> int:
+    return 20 if bench.quick else 1
 
 
 def _held(running: Running, connections: int, streams: int) -> float:
@@ -98,4 +85,30 @@ def _held(running: Running, connections: int, streams: int) -> float:
     return kib
 
 
-CASES = (Held(), Growth())
+CASES = (
+    Held(
+        "memory",
+        f"memory of {_CONNECTIONS:,} idle connections, of {_STREAMS:,} idle bidi streams",
+        (
+            Metric("connection_kib", "per idle connection", "KiB", goal=0.7, headline=True),
+            Metric("stream_kib", "per open idle stream", "KiB", goal=0.2, headline=True),
+            Metric("start_mib", "resident at the start", "MiB"),
+        ),
+        most_rounds=3,
+        slices=1,
+    ),
+    Growth(
+        "growth",
+        f"resident memory after {_MANY:,} calls against after {_FEW:,} (a twentieth of both with --quick)",
+        (
+            Metric("growth", "after many over after few", "", goal=1.02, absolute=True, headline=True, digits=3),
+            Metric("few_mib", "after few", "MiB"),
+            Metric("many_mib", "after many", "MiB"),
+            Metric("difference_mib", "difference", "MiB"),
+        ),
+        # The others are no question here, and some would take minutes for it.
+        only=("edge-wire",),
+        most_rounds=1,
+        slices=1,
+    ),
+)

@@ -5,11 +5,10 @@ Megabytes are what the client sent and what it received, together, with the five
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.bench import Bench
-from benchmarks.cases.case import Metric, Numbers
+from benchmarks.cases.case import Case, Metric, Numbers
 from benchmarks.load import client
 from benchmarks.load.client import Load
 from benchmarks.peers.peer import Peer
@@ -26,18 +25,10 @@ _METRICS = (
 
 
 @dataclass(frozen=True)
-class Streaming:
+class Streaming(Case):
     """Bytes as fast as they go."""
 
-    name: str
-    title: str
     load: Load
-    wide: bool = True
-    most_rounds: int = 0
-    metrics: Sequence[Metric] = _METRICS
-
-    def missing(self) -> str:
-        return ""
 
     def measure(self, bench: Bench, peer: Peer) -> Numbers:
         running = bench.running(peer)
@@ -56,13 +47,14 @@ def _server(size: int) -> Load:
 
 
 CASES = (
-    Streaming("bidi-1k", "bidi streams, 1 KiB messages, 16 under way on each of 2 x 4", _bidi(_KIB, 16)),
-    Streaming("bidi-64k", "bidi streams, 64 KiB messages, 4 under way on each of 2 x 4", _bidi(64 * _KIB, 4)),
-    Streaming("server-1k", "server streams, 1 KiB messages, 2 x 4 streams", _server(_KIB)),
-    Streaming("server-64k", "server streams, 64 KiB messages, 2 x 4 streams", _server(64 * _KIB)),
+    Streaming("bidi-1k", "bidi streams, 1 KiB messages, 16 under way on each of 2 x 4", _METRICS, _bidi(_KIB, 16)),
+    Streaming("bidi-64k", "bidi streams, 64 KiB messages, 4 under way on each of 2 x 4", _METRICS, _bidi(64 * _KIB, 4)),
+    Streaming("server-1k", "server streams, 1 KiB messages, 2 x 4 streams", _METRICS, _server(_KIB)),
+    Streaming("server-64k", "server streams, 64 KiB messages, 2 x 4 streams", _METRICS, _server(64 * _KIB)),
     Streaming(
         "unary-4m",
         "unary, 4 MiB there and back, 2 connections x 2 streams",
+        _METRICS,
         Load(connections=2, streams=2, size=4 * _MIB, reply=4 * _MIB),
     ),
 )

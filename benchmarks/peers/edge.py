@@ -3,49 +3,52 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import os
+import sys
+import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
 
 from benchmarks import processes, tools
+from benchmarks.load import certificate
 from benchmarks.load.backends import GRPC_SERVICE
 from benchmarks.peers.peer import Running, Site
 from mesh.api.registry.v1 import EXPOSURE_PUBLIC, HEALTH_SERVING, Instance, RegisterRequest, RegistryStub
-from proxy.options import ENGINES, EdgeOptions
+from proxy.options import ENGINES
 
-_MESH = str(tools.VENV_BIN / "mesh")
 _ANY_PORT = "127.0.0.1:0"
 # Longer than any run: nobody renews the lease.
 _TTL = 3600.0
-
-HAS_WORKERS = any(field.name == "workers" for field in dataclasses.fields(EdgeOptions))
 
 
 class Edge:
     """The edge with one of its engines, following one control process."""
 
-    main = True
-
-    def __init__(self, engine: str, control: str) -> None:
+    def __init__(self, engine: str, control: str, python: str) -> None:
+        """Make it; `python` is the interpreter that runs it, with the packages of this one."""
         self.name = f"edge-{engine}"
+        # The other engine is there for its third-party interceptors, not for speed.
+        self.main = engine == "wire"
         self._engine = engine
         self._control = control
+        self._python = python
 
     def missing(self) -> str:
         return ""
 
     def start(self, site: Site) -> Running:
-        command = [_MESH, "edge", "--control", self._control, "--engine", self._engine]
+        command = [self._python, "-m", "mesh.cli", "edge", "--control", self._control, "--engine", self._engine]
         command += ["--public", _ANY_PORT, "--internal", _ANY_PORT, "--admin", _ANY_PORT]
         command += ["--access-log", str(site.folder / "access.log")]
         if site.workers > 1:
-            if not HAS_WORKERS:
-                raise processes.FailedToStartError(f"{self.name} has no --workers")
             command += ["--workers", str(site.workers)]
-        started, addresses = processes.start_part(self.name, command, site.folder / "output.log")
-        return Running(started, int(addresses["public"].rpartition(":")[2]))
+        if site.tls:
+            cert, key = certificate.write(site.folder)
+            command += ["--public-tls-cert", str(cert), "--public-tls-key", str(key)]
+        started, addresses = processes.start_part(self.name, command, site.folder / "output.log", _environment())
+        return Running(started, int(addresses["public"].rpartition(":")[2]), site.folder)
 
 
 def engines() -> list[str]:
@@ -56,11 +59,25 @@ def engines() -> list[str]:
 @contextlib.contextmanager
 def control(folder: Path, endpoints: Sequence[int]) -> Iterator[str]:
     """Run a control process with the endpoints registered; yields its address."""
-    command = [_MESH, "control", "--listen", _ANY_PORT, "--data-dir", str(folder / "control")]
-    started, addresses = processes.start_part("control", command, folder / "control.log")
+    command = [
+        sys.executable,
+        "-m",
+        "mesh.cli",
+        "control",
+        "--listen",
+        _ANY_PORT,
+        "--data-dir",
+        str(folder / "control"),
+    ]
+    started, addresses = processes.start_part("control", command, folder / "control.log", _environment())
     with processes.running(started):
         _register(addresses["control"], endpoints)
         yield addresses["control"]
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment in which any Python of this version finds this tree's code and our packages."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(tools.ROOT), sysconfig.get_path("platlib")))}
 
 
 def _register(address: str, endpoints: Sequence[int]) -> None:

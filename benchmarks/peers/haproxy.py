@@ -46,4 +46,4 @@ class Haproxy:
         config.write_text(_CONFIG.format(workers=site.workers, port=port, servers="\n".join(servers)))
         command = [tools.path_of("haproxy"), "-db", "-f", str(config)]
         log = site.folder / "access.log"
-        return Running(processes.start_listening(self.name, command, log, port), port)
+        return Running(processes.start_listening(self.name, command, log, port), port, site.folder)

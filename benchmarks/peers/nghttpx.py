@@ -32,4 +32,4 @@ class Nghttpx:
             f"--backend-http2-window-size={_WINDOW}",
         ]
         log = site.folder / "output.log"
-        return Running(processes.start_listening(self.name, command, log, port), port)
+        return Running(processes.start_listening(self.name, command, log, port), port, site.folder)

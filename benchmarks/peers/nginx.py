@@ -73,4 +73,4 @@ class Nginx:
         site.folder.chmod(0o755)
         command = [tools.path_of("nginx"), "-p", str(site.folder), "-c", str(config)]
         log = site.folder / "output.log"
-        return Running(processes.start_listening(self.name, command, log, port), port)
+        return Running(processes.start_listening(self.name, command, log, port), port, site.folder)

@@ -19,22 +19,25 @@ class Site:
     # Ports of the endpoints on 127.0.0.1.
     endpoints: Sequence[int]
     # Processes or threads that forward.
-    workers: int
+    workers: int = 1
+    # Take calls by TLS, with the certificate of benchmarks/load/certificate.py; only the main peers are asked to.
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A peer that runs: its processes, and the port where it takes calls."""
+    """A peer that runs: its processes, the port where it takes calls, and what it writes to."""
 
     started: Started
     port: int
+    folder: Path
 
 
 class Peer(Protocol):
     """One way to forward calls."""
 
     name: str
-    # Runs in every case; the others only show where the field is.
+    # Runs in every case and every round; the others only show where the field is.
     main: bool
 
     def missing(self) -> str:

@@ -52,6 +52,7 @@ def _filled(document: str, results: Results, path: Path) -> str:
     drawn = path.with_suffix(".svg")
     if drawn.exists():
         parts.append(f"![Ratios to Envoy]({os.path.relpath(drawn, _DOCUMENT.parent)})")
+    parts += ["### The machine meanwhile", text.conditions(results)]
     parts += ["### All numbers", text.markdown(results).split("\n\n", 1)[1], _END]
     return before + "\n\n".join(parts) + after
 

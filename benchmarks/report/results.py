@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import tools
+from benchmarks.bench import Conditions
 from benchmarks.cases.case import Case, Metric, Numbers
 from benchmarks.cases.registry import CASES
 
@@ -43,6 +44,8 @@ class Results:
         self.about = about
         self.cases = list(cases)
         self._rounds: dict[str, list[Round]] = {}
+        # By case, round and peer; one for each measurement.
+        self._conditions: dict[str, list[dict[str, list[dict[str, float]]]]] = {}
 
     def add(self, case: str, number: int, peer: str, numbers: Numbers) -> None:
         """Note what a peer did in a round, the rounds counted from 0."""
@@ -51,10 +54,22 @@ class Results:
             rounds.append({})
         rounds[number][peer] = numbers
 
-    def note_foreign(self, case: str, shares: Sequence[float]) -> None:
-        """Note what part of the machine others used during the measurements of a case."""
-        if shares:
-            self.about.setdefault("foreign", {})[case] = round(statistics.median(shares), 3)
+    def note(self, case: str, number: int, peer: str, conditions: Sequence[Conditions]) -> None:
+        """Note how the machine was while a peer was measured in a round."""
+        rounds = self._conditions.setdefault(case, [])
+        while len(rounds) <= number:
+            rounds.append({})
+        rounds[number].setdefault(peer, []).extend(
+            {"load_average": one.load_average, "others": round(one.others, 3)} for one in conditions
+        )
+
+    def others(self, case: str) -> Spread | None:
+        """Return what part of the machine's processors programs that are not ours took while a case was measured."""
+        return self._condition(case, "others")
+
+    def load_average(self, case: str) -> Spread | None:
+        """Return the load average (of a minute) before each measurement of a case."""
+        return self._condition(case, "load_average")
 
     def rounds(self, case: str) -> Sequence[Round]:
         return self._rounds.get(case, [])
@@ -83,10 +98,18 @@ class Results:
             return None
         return spread.median >= metric.goal if metric.more_is_better else spread.median <= metric.goal
 
+    def _condition(self, case: str, key: str) -> Spread | None:
+        rounds = self._conditions.get(case, [])
+        return Spread.of(one[key] for peers in rounds for noted in peers.values() for one in noted)
+
+    def take_conditions(self, conditions: dict[str, list[dict[str, list[dict[str, float]]]]]) -> None:
+        """Take what was noted by another run of this program."""
+        self._conditions = conditions
+
     def save(self, path: Path) -> None:
         """Write everything to a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"about": self.about, "rounds": self._rounds}
+        content = {"about": self.about, "rounds": self._rounds, "conditions": self._conditions}
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -98,6 +121,7 @@ def load(path: Path) -> Results:
         for number, numbers in enumerate(rounds):
             for peer, measured in numbers.items():
                 results.add(case, number, peer, measured)
+    results.take_conditions(content.get("conditions", {}))
     return results
 
 

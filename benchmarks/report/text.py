@@ -31,8 +31,10 @@ def show(results: Results, names: Sequence[str]) -> None:
             table.add_row(*row)
         console.print()
         console.print(table)
-        if case.name in results.about.get("foreign", {}):
-            console.print(f"other programs took {results.about['foreign'][case.name]:.0%} of the machine meanwhile")
+        if (others := results.others(case.name)) is not None:
+            console.print(
+                f"other programs took {others.median:.0%} of the machine meanwhile, at most {others.high:.0%}"
+            )
 
 
 def markdown(results: Results) -> str:
@@ -43,6 +45,17 @@ def markdown(results: Results) -> str:
         lines += ["| " + " | ".join(row) + " |" for row in _rows(results, case)]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def conditions(results: Results) -> str:
+    """Return one table in Markdown: how the machine was during each case."""
+    lines = ["| case | load average before a measurement | processors taken by others |", "|---|---|---|"]
+    for case in results.cases:
+        load, others = results.load_average(case.name), results.others(case.name)
+        if load is not None and others is not None:
+            taken = f"{others.median:.0%} ({others.low:.0%} to {others.high:.0%})"
+            lines.append(f"| {case.name} | {_spread(load, 1)} | {taken} |")
+    return "\n".join(lines)
 
 
 def goals(results: Results) -> str:
@@ -98,11 +111,12 @@ def _about(results: Results) -> str:
     about = results.about
     versions = ", ".join(f"{name} {said}" for name, said in about["versions"].items() if said)
     rounds = max((len(results.rounds(case.name)) for case in results.cases), default=0)
-    foreign = results.about.get("foreign", {}).values()
+    foreign = [spread.median for case in results.cases if (spread := results.others(case.name)) is not None]
     others = f"{min(foreign):.0%} to {max(foreign):.0%}" if foreign else "an unknown part"
     kind = "quick run, not for quoting" if about["quick"] else "full run"
     return (
         f"Measured {about['at']} at commit {about['commit']}{' with changes' if about['changed'] else ''} ({kind}, "
-        f"{rounds} rounds) on {about['cores']} cores of {about['processor']}, Linux {about['kernel']}, Python "
-        f"{about['python']}; other programs took {others} of the machine meanwhile (medians of the cases). {versions}."
+        f"{rounds} rounds) on {about['cores']} cores of {about['processor']}, Linux {about['kernel']}. The edge ran on "
+        f"Python {about['python']}. Other programs took {others} of the machine meanwhile (medians of the cases). "
+        f"{versions}."
     )
