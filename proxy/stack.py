@@ -13,6 +13,7 @@ from proxy.interceptors.access_log import AccessLog
 from proxy.interceptors.breaker import CircuitBreaker
 from proxy.interceptors.correlation import Correlation
 from proxy.interceptors.deadline import Deadline, DeadlineOptions
+from proxy.interceptors.gate import Gate, Room
 from proxy.interceptors.metrics import Metrics
 from proxy.upstream.plan import Kept, Plan
 
@@ -47,12 +48,21 @@ class Stack:
 
     def plan(self, service: str, policy: RoutePolicy, whole: RoutePolicy, kept: Kept) -> Plan:
         """Return what a policy comes to; see `proxy.upstream.plan.PlanMaker`."""
-        options = self._options
-        pipeline = self._routed(policy.timeout or options.deadline, policy.breaker or whole.breaker or options.breaker)
+        options, gate = self._options, None
+        if policy.limits is not None and policy.limits.max_calls_in_flight is not None:
+            whose = policy.limits_name
+            room = kept.get(Room, service, "room", whose)
+            gate = Gate(room, policy.limits.max_calls_in_flight, f"{service} ({whose})" if whose else service)
+        pipeline = self._routed(
+            policy.timeout or options.deadline, policy.breaker or whole.breaker or options.breaker, gate
+        )
         return Plan(policy, pipeline)
 
-    def _routed(self, timeout: DeadlineOptions | TimeoutOptions, breaker: BreakerOptions) -> Pipeline:
+    def _routed(
+        self, timeout: DeadlineOptions | TimeoutOptions, breaker: BreakerOptions, gate: Gate | None = None
+    ) -> Pipeline:
         return self._pipeline(
+            gate,  # before all that may refuse: it counts every call out again
             Deadline(self._clock, timeout),  # before any work is done for a caller who has left
             CircuitBreaker(self._clock, breaker) if breaker.enabled else None,  # last: it asks per endpoint
         )

@@ -101,6 +101,13 @@ class Call:
             headers = self.by_name = dict(self.metadata)
         return headers.get(name)
 
+    def headers(self) -> Mapping[bytes, bytes]:
+        """Return the received headers by name, the last one where there are several of a name."""
+        headers = self.by_name
+        if headers is None:
+            headers = self.by_name = dict(self.metadata)
+        return headers
+
     def send_upstream(self, name: bytes, value: bytes) -> None:
         """Send `name: value` to the upstream instead of what the client sent under that name."""
         if self.upstream_metadata:

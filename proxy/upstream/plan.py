@@ -95,7 +95,10 @@ class Plans:
 
     def of(self, service: str, method: str) -> Plan | None:
         """Return the plan of a method, None where nothing is asked for."""
-        policy = self._policies(service, method)
+        return self.made(service, self._policies(service, method))
+
+    def made(self, service: str, policy: RoutePolicy | None) -> Plan | None:
+        """Return the plan of a policy for calls to a service."""
         if policy is None or self._make is None:
             return None
         key = (service, policy)

@@ -28,7 +28,7 @@ class EndpointPool:
                 endpoint = old.get(key) or Endpoint(instance, address, Breaker(options))
                 endpoint.instance = instance
                 if endpoint.breaker.options != options:
-                    endpoint.breaker = Breaker(options)
+                    endpoint.breaker.follow(options)
                 new[key] = endpoint
         self._endpoints = new
         return [endpoint for key, endpoint in old.items() if key not in new]

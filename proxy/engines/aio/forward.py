@@ -214,7 +214,7 @@ class Attempt:
 
     async def _pass(self, message: bytes) -> None:
         size = len(message)
-        limits, call = self._dispatcher.limits, self.call
+        limits, call = self._dispatcher.limits_of(self.call), self.call
         if size > limits.max_message_bytes:
             raise limits.message_too_large(size, "upstream")
         await self._context.write(message)

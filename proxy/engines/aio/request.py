@@ -83,7 +83,7 @@ class Request:
             call.request_ended_at = self._dispatcher.now()
             return None
         size = len(message)
-        limits = self._dispatcher.limits
+        limits = self._dispatcher.limits_of(call)
         if size > limits.max_message_bytes:
             raise limits.message_too_large(size, "client")
         call.bytes_in += size

@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from proxy.call.dispatch import Dispatcher
+from proxy.call.limits import Limits
 from proxy.engines.engine import Listener
 from proxy.engines.options import PoolOptions, Protection
 from proxy.engines.wire import endings
@@ -94,6 +95,12 @@ class WireEngine:
             self._doors.append(door)
         self._sweep_timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
         return addresses
+
+    def follow(self, limits: Limits, protection: Protection) -> None:
+        """See Engine.follow."""
+        self.max_message_bytes = limits.max_message_bytes
+        self.max_header_bytes = limits.max_header_bytes
+        self.protection = protection
 
     def forget(self, endpoints: Iterable[Endpoint]) -> None:
         """See Engine.forget."""

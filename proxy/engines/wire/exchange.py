@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxy.engines.wire.pool import Pool
     from proxy.engines.wire.session import Session
     from proxy.engines.wire.upstream import Upstream
+    from proxy.routing.table import MethodRoute
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Exchange:
         "call",
         "done",
         "engine",
+        "max_message_bytes",
         "pool",
         "reply_lane",
         "reply_meter",
@@ -63,6 +65,7 @@ class Exchange:
 
     def __init__(self, engine: WireEngine, session: Session, stream_id: int, call: Call, authority: Header) -> None:
         self.engine = engine
+        self.max_message_bytes = engine.max_message_bytes
         self.session = session
         self.stream_id = stream_id
         self.call = call
@@ -131,11 +134,8 @@ class Exchange:
         call, engine = self.call, self.engine
         route = call.route
         assert route is not None
-        if route.is_local and call.deadline is None:
-            # The pipeline of local calls does not read it.
-            value = call.header(b"grpc-timeout")
-            seconds = parse_timeout(value) if value is not None else None
-            call.deadline = None if seconds is None else call.started_at + seconds
+        if not route.plain:
+            self._mind(route)
         if call.deadline is not None:
             self.slot = engine.deadlines.add(self, call.deadline)
             if engine.deadline_timer is None:
@@ -144,6 +144,17 @@ class Exchange:
             engine.local[call.listener].submit(self)
         else:
             self.attempt()
+
+    def _mind(self, route: MethodRoute) -> None:
+        """Do what a route asks for that is not plain."""
+        call = self.call
+        if route.limits is not None:
+            self.max_message_bytes = route.limits.max_message_bytes
+        if route.is_local and call.deadline is None:
+            # The pipeline of local calls does not read it.
+            value = call.header(b"grpc-timeout")
+            seconds = parse_timeout(value) if value is not None else None
+            call.deadline = None if seconds is None else call.started_at + seconds
 
     def attempt(self) -> None:
         try:
@@ -192,13 +203,13 @@ class Exchange:
         meter = self.request_meter
         if meter is None:
             size = int.from_bytes(data[1:PREFIX], "big")
-            if size + PREFIX == len(data) and size <= self.engine.max_message_bytes:
+            if size + PREFIX == len(data) and size <= self.max_message_bytes:
                 # One message that fills its frame, as nearly all do: no state is needed.
                 call = self.call
                 call.messages_in += 1
                 call.bytes_in += size
                 return True
-            meter = self.request_meter = Meter(self.engine.max_message_bytes)
+            meter = self.request_meter = Meter(self.max_message_bytes)
         over = meter.feed(data)
         if over:
             self._too_large(over, "client")
@@ -209,12 +220,12 @@ class Exchange:
         meter = self.reply_meter
         if meter is None:
             size = int.from_bytes(data[1:PREFIX], "big")
-            if size + PREFIX == len(data) and size <= self.engine.max_message_bytes:
+            if size + PREFIX == len(data) and size <= self.max_message_bytes:
                 call = self.call
                 call.messages_out += 1
                 call.bytes_out += size
                 return True
-            meter = self.reply_meter = Meter(self.engine.max_message_bytes)
+            meter = self.reply_meter = Meter(self.max_message_bytes)
         over = meter.feed(data)
         if over:
             self._too_large(over, "upstream")
@@ -222,7 +233,7 @@ class Exchange:
 
     def _too_large(self, size: int, sender: str) -> None:
         """Refuse a message that is over the limit."""
-        rejection = self.engine.dispatcher.limits.message_too_large(size, sender)
+        rejection = self.engine.dispatcher.limits_of(self.call).message_too_large(size, sender)
         self.attempt_ended(rejection.reason.code, rejection.message, rejection.reason)
         self.answer()
 
