@@ -15,7 +15,6 @@ PURE = (
     "mesh/resilience",
     "proxy/call",
     "proxy/interceptors",
-    "proxy/policy",
     "proxy/routing",
     "proxy/upstream",
     "proxy/stack.py",

@@ -65,9 +65,7 @@ QUERIES = (
         "histogram_quantile(0.99, sum by (le, service) (increase(latency_seconds_bucket[1m])))",
         "histogram_quantile(-1, latency_seconds_bucket)",
     ),
-    *(
-        'histogram_quantile(0.9, latency_seconds_bucket{le=~"0.1|0.5|[+]Inf"} and on() temperature{room="hall"} > 15)',
-    ),
+    *('histogram_quantile(0.9, latency_seconds_bucket{le=~"0.1|0.5|[+]Inf"} and on() temperature{room="hall"} > 15)',),
     *(
         "rate(latency_seconds_sum[5m]) / rate(latency_seconds_count[5m])",
         "-temperature",
