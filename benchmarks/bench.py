@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,16 +34,6 @@ class Measured:
         return self.cpu_seconds * 1e6 / self.done.megabytes
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """How the machine was during one measurement."""
-
-    # Processes that ran or wanted to, on average over the minute before: what was measured just before is in it.
-    load_average: float
-    # Of the machine's processors, what programs that are not ours used meanwhile, and what its host took away.
-    others: float
-
-
 class Bench:
     """The peers of one case, each started when it is first needed and stopped after the case."""
 
@@ -53,11 +42,10 @@ class Bench:
         self.endpoints = tuple(endpoints)
         self.quick = quick
         # Of one measurement, of which a round has two for the main peers; and of the load before the first.
-        self.seconds = 0.5 if quick else 1.75
+        self.seconds = 0.5 if quick else 1.5
         self.warm_up_seconds = 0.3 if quick else 1.0
         # Grows with each round, and seeds the load: all peers of a round get the same.
         self.round = 0
-        self._conditions: list[Conditions] = []
         self._kept: dict[tuple[str, int, bool], Running] = {}
         self._warm: set[Running] = set()
         self._numbers = itertools.count()
@@ -87,18 +75,10 @@ class Bench:
 
     def measure(self, running: Running, load: Callable[[], Done]) -> Measured:
         """Measure what the peer uses for a load; raises LoadError."""
-        average, others = os.getloadavg()[0], processes.Others()
         before = running.started.cpu_seconds()
         done = load()
         time.sleep(SETTLE_SECONDS)
-        used = running.started.cpu_seconds() - before
-        self._conditions.append(Conditions(average, others.share()))
-        return Measured(done, used)
-
-    def take_conditions(self) -> list[Conditions]:
-        """Return how the machine was during each measurement since the last time."""
-        taken, self._conditions = self._conditions, []
-        return taken
+        return Measured(done, running.started.cpu_seconds() - before)
 
     def end_case(self) -> None:
         """Stop what runs, and remove its logs."""

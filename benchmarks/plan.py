@@ -42,6 +42,7 @@ def plan(case: Case, bench: Bench, peers: Sequence[Peer], rounds: int, others_ro
     main = [peer for peer in there if peer.main]
     others = [peer for peer in there if not peer.main and (case.wide or case.only)]
     count = min(rounds, case.most_rounds or rounds)
+    others_rounds = min(others_rounds, case.most_others_rounds or others_rounds)
     seen: set[str] = set()
 
     def turn(peer: Peer) -> Turn:

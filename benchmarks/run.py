@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import tempfile
@@ -89,8 +90,9 @@ def _run(planned: Plan, bench: Bench, results: Results, progress: Progress) -> N
                 if turn.peer.name in gone:
                     continue
                 progress.begin(f"{case.name}: round {number + 1} of {len(planned.rounds)}, {turn.peer.name}")
+                average, others = os.getloadavg()[0], Others()
                 numbers = _measure(case, bench, turn.peer, progress)
-                results.note(case.name, number, turn.peer.name, bench.take_conditions())
+                results.note(case.name, number, turn.peer.name, load_average=average, others=others.share())
                 progress.done(turn)
                 if numbers is None:
                     gone.add(turn.peer.name)

@@ -28,6 +28,8 @@ class Metric:
     absolute: bool = False
     # The number that the case is about: in the picture.
     headline: bool = False
+    # It is not of the peer but of the round, so the same for all.
+    shared: bool = False
     digits: int = 1
 
 
@@ -44,6 +46,8 @@ class Case:
     only: Sequence[str] = field(default=(), kw_only=True)
     # Rounds are never more than these; 0 is no such bound.
     most_rounds: int = field(default=0, kw_only=True)
+    # The same for the peers that are not main ones.
+    most_others_rounds: int = field(default=0, kw_only=True)
     # How often a main peer is measured in a round. Two are made in mirrored order, ABBA, so that a machine that grows
     # slower or faster meanwhile does so for both.
     slices: int = field(default=2, kw_only=True)

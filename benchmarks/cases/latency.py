@@ -20,8 +20,8 @@ _METRICS = (
     Metric("added_p50_us", "added latency, p50", "µs", goal=0.85, headline=True, digits=0),
     Metric("added_p99_us", "added latency, p99", "µs", digits=0),
     Metric("cpu_us", "CPU per call", "µs"),
-    Metric("direct_p50_us", "p50 without a proxy", "µs", digits=0),
-    Metric("direct_p99_us", "p99 without a proxy", "µs", digits=0),
+    Metric("direct_p50_us", "p50 without a proxy", "µs", shared=True, digits=0),
+    Metric("direct_p99_us", "p99 without a proxy", "µs", shared=True, digits=0),
 )
 
 

@@ -87,7 +87,6 @@ CASES = (
         4,
         16,
         wide=False,
-        most_rounds=3,
     ),
     ByH2load("tls-4x16", "TLS 1.3 on the listener, 4 x 16, by h2load", _metrics(), 4, 16, tls=True, wide=False),
     ByH2load("tls-64x1", "TLS 1.3 on the listener, 64 x 1, by h2load", _metrics(), 64, 1, tls=True, wide=False),

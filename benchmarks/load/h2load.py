@@ -19,6 +19,7 @@ _HEADERS = (
 _FINISHED = re.compile(r"finished in ([\d.]+)(us|ms|s), ([\d.]+) req/s")
 _REQUESTS = re.compile(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout")
 _TLS = re.compile(r"TLS Protocol: (\S+)\s+Cipher: (\S+)")
+_DATA = re.compile(r"traffic: .* (\S+) \((\d+)\) data")
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _MESSAGE = b"\x00" + (64).to_bytes(4) + bytes(64)
 # It takes a number of calls: those for a time follow from how many a second there were last, at first of so many.
@@ -62,4 +63,8 @@ def _run(port: int, connections: int, streams: int, calls: int, folder: Path, *,
     if tls and (spoken is None or spoken.groups() != ("TLSv1.3", CIPHER)):
         raise LoadError(f"h2load: {spoken.groups() if spoken else 'no TLS'} instead of TLS 1.3 with {CIPHER}")
     done = int(requests[1])
+    # It takes every answer for a success, a refusal by gRPC too: only a reply that was served carries a message.
+    data = _DATA.search(said)
+    if data is None or int(data[2]) != done * len(_MESSAGE):
+        raise LoadError(f"h2load: not every call was served: {data[2] if data else 0} bytes of {done} replies")
     return Done(done, float(finished[1]) * _UNITS[finished[2]], 2 * done * len(_MESSAGE) / 1e6)

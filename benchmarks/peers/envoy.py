@@ -54,14 +54,15 @@ class Envoy:
     def start(self, site: Site) -> Running:
         port = processes.free_port()
         config = site.folder / "envoy.json"
-        config.write_text(json.dumps(_config(site, port), indent=1))
+        config.write_text(json.dumps(configuration(site, port), indent=1))
         command = [tools.path_of("envoy"), "-c", str(config), "--concurrency", str(site.workers), "-l", "warn"]
         command += ["--disable-hot-restart"]
         log = site.folder / "envoy.log"
         return Running(processes.start_listening(self.name, command, log, port), port, site.folder)
 
 
-def _config(site: Site, port: int) -> dict[str, Any]:
+def configuration(site: Site, port: int) -> dict[str, Any]:
+    """Return what it reads at its start."""
     chain: dict[str, Any] = {"filters": [{"name": "http", "typed_config": _connection_manager(site)}]}
     if site.tls:
         chain["transport_socket"] = {"name": "tls", "typed_config": _tls(site)}

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import tools
-from benchmarks.bench import Conditions
 from benchmarks.cases.case import Case, Metric, Numbers
 from benchmarks.cases.registry import CASES
 
 FOLDER = tools.FOLDER / "results"
 REFERENCE = "envoy"
+# Whose goals they are: the other engine is not there for speed.
+OURS = "edge-wire"
 
 # By peer; one of a round.
 Round = dict[str, Numbers]
@@ -54,14 +55,17 @@ class Results:
             rounds.append({})
         rounds[number][peer] = numbers
 
-    def note(self, case: str, number: int, peer: str, conditions: Sequence[Conditions]) -> None:
-        """Note how the machine was while a peer was measured in a round."""
+    def note(self, case: str, number: int, peer: str, *, load_average: float, others: float) -> None:
+        """Note how the machine was while a peer was measured in a round.
+
+        The load average is that of the minute before, so that what was measured then is in it; `others` is the part of
+        the processors that programs that are not ours took, and the host that lends them.
+        """
         rounds = self._conditions.setdefault(case, [])
         while len(rounds) <= number:
             rounds.append({})
-        rounds[number].setdefault(peer, []).extend(
-            {"load_average": one.load_average, "others": round(one.others, 3)} for one in conditions
-        )
+        noted = {"load_average": load_average, "others": round(others, 3)}
+        rounds[number].setdefault(peer, []).append(noted)
 
     def others(self, case: str) -> Spread | None:
         """Return what part of the machine's processors programs that are not ours took while a case was measured."""
@@ -84,17 +88,24 @@ class Results:
         return Spread.of(numbers[peer][metric.key] for numbers in self.rounds(case) if peer in numbers)
 
     def ratio(self, case: str, peer: str, metric: Metric) -> Spread | None:
-        """Return a number of a peer over Envoy's of the same round: what disturbs the machine disturbs both."""
-        return Spread.of(
-            numbers[peer][metric.key] / numbers[REFERENCE][metric.key]
+        """Return a number of a peer over Envoy's of the same round: what disturbs the machine disturbs both.
+
+        Rounds in which one of the two is not above 0 say nothing: a percentile through a proxy can come out lower than
+        the one without.
+        """
+        if metric.shared:
+            return None
+        pairs = (
+            (numbers[peer][metric.key], numbers[REFERENCE][metric.key])
             for numbers in self.rounds(case)
-            if peer in numbers and numbers.get(REFERENCE, {}).get(metric.key)
+            if peer in numbers and REFERENCE in numbers
         )
+        return Spread.of(ours / reference for ours, reference in pairs if ours > 0 and reference > 0)
 
     def meets(self, case: str, peer: str, metric: Metric) -> bool | None:
-        """Tell whether a peer reaches the goal of a metric; None when there is none to reach."""
+        """Tell whether a peer reaches the goal of a metric; None when there is none for it to reach."""
         spread = self.value(case, peer, metric) if metric.absolute else self.ratio(case, peer, metric)
-        if metric.goal is None or spread is None or not peer.startswith("edge-"):
+        if metric.goal is None or spread is None or peer != OURS:
             return None
         return spread.median >= metric.goal if metric.more_is_better else spread.median <= metric.goal
 

@@ -59,7 +59,7 @@ def conditions(results: Results) -> str:
 
 
 def goals(results: Results) -> str:
-    """Return one table in Markdown: every goal, and where each engine stands."""
+    """Return one table in Markdown: every goal, and where the engines stand."""
     engines = sorted({peer for case in results.cases for peer in results.peers(case.name) if peer.startswith("edge-")})
     lines = ["| case | what | goal | " + " | ".join(engines) + " |", "|---" * (3 + len(engines)) + "|"]
     for case in results.cases:
@@ -73,21 +73,28 @@ def goals(results: Results) -> str:
 def _rows(results: Results, case: Case) -> Iterator[tuple[str, ...]]:
     for metric in case.metrics:
         title = f"{metric.title}, {metric.unit}" if metric.unit else metric.title
-        for peer in results.peers(case.name):
+        for peer in results.peers(case.name)[: 1 if metric.shared else None]:
             value = results.value(case.name, peer, metric)
             if value is None:
                 continue
             ratio = None if peer == REFERENCE else results.ratio(case.name, peer, metric)
             met = results.meets(case.name, peer, metric)
             goal = _goal(metric) if met is not None else ""
-            yield title, peer, _spread(value, metric.digits), _spread(ratio, 2), goal, _word(met)
+            yield (
+                title,
+                "" if metric.shared else peer,
+                _spread(value, metric.digits),
+                _spread(ratio, 2),
+                goal,
+                _word(met),
+            )
             title = ""
 
 
 def _standing(results: Results, case: Case, engine: str, metric: Metric) -> str:
     spread = results.value(case.name, engine, metric) if metric.absolute else results.ratio(case.name, engine, metric)
     met = _word(results.meets(case.name, engine, metric))
-    return f"{_spread(spread, 2)} {met}" if spread is not None else "not measured"
+    return f"{_spread(spread, 2)} {met}".strip() if spread is not None else ""
 
 
 def _spread(spread: Spread | None, digits: int) -> str:
