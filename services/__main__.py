@@ -17,6 +17,7 @@ def main() -> int:
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--store", default="", metavar="URL")
+    parser.add_argument("--telemetry-store", default="", metavar="URL")
     parser.add_argument("--grace", type=float, default=DEFAULT_GRACE, metavar="SECONDS")
     parser.add_argument("--config-key-file", type=Path, metavar="FILE", help="keys for secrets, one a line")
     parser.add_argument("--ready-fd", type=int, help="gets one line of JSON when ready")
@@ -28,6 +29,7 @@ def main() -> int:
             listen=args.listen,
             data_dir=args.data_dir,
             store=args.store,
+            telemetry_store=args.telemetry_store,
             grace=args.grace,
             config_key_file=args.config_key_file,
         )

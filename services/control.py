@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from mesh.api.config.v1 import add_ConfigServicer_to_server
 from mesh.api.registry.v1 import (
@@ -24,16 +25,26 @@ from services.config.keys import KeyRing
 from services.config.servicer import SERVICE as CONFIG
 from services.config.servicer import GrpcConfig
 from services.host import Host, Hosted
+from services.logsink.domain import LogSink
+from services.logsink.records import LOGS
+from services.logsink.servicer import OTLP_SERVICE, GrpcLogSink
+from services.logsink.servicer import SERVICE as LOG_SINK
 from services.registry import validation
 from services.registry.domain import Registry
 from services.registry.servicer import SERVICE as REGISTRY
 from services.registry.servicer import GrpcRegistry
+from services.storage.columns.base import ColumnStore
+from services.storage.columns.retaining import retaining
+from services.storage.columns.urls import DUCKDB, check_columns_url, open_columns
 from services.storage.kv.base import StorageError, Store
 from services.storage.kv.embedded import EmbeddedStore
 from services.storage.kv.urls import check_url, is_etcd, open_store
 
 LISTEN_OPTION = "--listen"
 DATABASE = "kv.db"
+TELEMETRY_DATABASE = "telemetry.duckdb"
+# What OpenTelemetry's exporters may send at once, counted after decompression.
+MAX_TELEMETRY_BYTES = 64 << 20
 DEFAULT_GRACE = 5.0
 # The name under which the control process finds itself in its own registry.
 SERVICE = "mesh-control"
@@ -51,6 +62,8 @@ class ControlOptions:
     data_dir: Path
     # The URL of what holds the state, when it is not a file in `data_dir`; any number of processes may use one etcd.
     store: str = ""
+    # The URL of what holds logs, when it is not a file in `data_dir`.
+    telemetry_store: str = ""
     # Seconds that unary calls get to finish when the process stops.
     grace: float = DEFAULT_GRACE
     # Keys for secrets, one a line; None takes the environment's.
@@ -60,6 +73,8 @@ class ControlOptions:
         object.__setattr__(self, "listen", parse_address(self.listen, LISTEN_OPTION, port_zero=True))
         if self.store:
             check_url(self.store)
+        if self.telemetry_store:
+            check_columns_url(self.telemetry_store)
         require(0 <= self.grace <= 3600, f"--grace: '{self.grace:g}' is not a number of seconds from 0 to 3600")
 
 
@@ -75,12 +90,17 @@ async def run_control(options: ControlOptions, process: Process) -> None:
         _store(options) as store,
         Registry(store) as registry,
         Config(store, registry, keys) as config,
+        _telemetry(options) as columns,
+        retaining(columns),
     ):
+        logs = GrpcLogSink(LogSink(columns))
         services = [
             Hosted(REGISTRY, lambda server: add_RegistryServicer_to_server(GrpcRegistry(registry), server)),
             Hosted(CONFIG, lambda server: add_ConfigServicer_to_server(GrpcConfig(config), server)),
+            Hosted(LOG_SINK, logs.add_to),
+            Hosted(OTLP_SERVICE, logs.add_otlp_to),
         ]
-        host = Host(options.listen, services, option=LISTEN_OPTION)
+        host = Host(options.listen, services, option=LISTEN_OPTION, max_receive_bytes=MAX_TELEMETRY_BYTES)
         address = await host.start()
         try:
             # On a file the same after a restart: it replaces what a killed process left. On etcd there are others.
@@ -96,6 +116,11 @@ def _store(options: ControlOptions) -> Store:
     if options.store:
         return open_store(options.store)
     return EmbeddedStore.open(options.data_dir / DATABASE)
+
+
+def _telemetry(options: ControlOptions) -> ColumnStore:
+    url = options.telemetry_store or f"{DUCKDB}://{quote(str((options.data_dir / TELEMETRY_DATABASE).absolute()))}"
+    return open_columns(url, [LOGS])
 
 
 @contextlib.asynccontextmanager

@@ -18,7 +18,6 @@ MAX_RECEIVE_BYTES = 4 << 20
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # Else a second process on the port would get half of the connections instead of an error.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
     # A snapshot of a large fleet is one message.
     ("grpc.max_send_message_length", -1),
     # Watches and keepalives of a whole fleet may share the few connections of an edge.
@@ -48,13 +47,16 @@ class Hosted:
 class Host:
     """The server; it takes calls between `start` and `stop`."""
 
-    def __init__(self, listen: str, services: Sequence[Hosted], *, option: str) -> None:
+    def __init__(
+        self, listen: str, services: Sequence[Hosted], *, option: str, max_receive_bytes: int = MAX_RECEIVE_BYTES
+    ) -> None:
         """Serve at `listen`, which was given by `option` (for error messages)."""
         self._listen = listen
         self._option = option
         self._names = [hosted.name for hosted in services]
         self._streams = StreamEnder()
-        self._server = grpc.aio.server(interceptors=(self._streams,), options=_OPTIONS)
+        options = (*_OPTIONS, ("grpc.max_receive_message_length", max_receive_bytes))
+        self._server = grpc.aio.server(interceptors=(self._streams,), options=options)
         for hosted in services:
             hosted.add_to(self._server)
         self._health = health.aio.HealthServicer()

@@ -50,6 +50,15 @@ def control(
             show_default=False,
         ),
     ] = "",
+    telemetry_store: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="What holds logs: duckdb:///PATH, or postgresql://USER@HOST:PORT/DATABASE.  "
+            "\\[default: a file in --data-dir]",
+            show_default=False,
+        ),
+    ] = "",
     grace: arguments.Grace = arguments.DEFAULT_GRACE,
     config_key_file: Annotated[
         Path | None,
@@ -64,7 +73,7 @@ def control(
     ready_fd: arguments.ReadyFd = None,
     lifeline_fd: arguments.LifelineFd = None,
 ) -> int:
-    """Run the control services (registry and configuration) alone, for edges and services on other machines."""
+    """Run the control services (registry, configuration, logs) alone, for edges and services on other machines."""
     from mesh.cli.announcing import Announcing
     from mesh.runtime import run
     from services.control import ControlOptions, run_control
@@ -73,6 +82,7 @@ def control(
         listen=parse_address(listen, "--listen", port_zero=True),
         data_dir=data_dir or default_data_dir(),
         store=store,
+        telemetry_store=telemetry_store,
         grace=grace,
         config_key_file=config_key_file,
     )

@@ -8,7 +8,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from services.storage.columns.base import BatchError, ColumnStore, FullError, OverlapError, TableSchema, Type
+from services.storage.columns.base import BatchError, ColumnStore, FullError, SequenceError, TableSchema, Type
 from tests.conformance_columns.conftest import Opener
 from tests.conformance_columns.tables import NOON, SCHEMAS, bodies, events, one, rows_of
 
@@ -58,14 +58,30 @@ async def test_what_is_sent_again_is_stored_once(store: ColumnStore) -> None:
     assert await bodies(store) == ["a", "b", "c", "d", "d"]
 
 
-async def test_a_batch_that_is_stored_in_part_is_refused(store: ColumnStore) -> None:
-    await store.append(one("0-100"), producer="file", seq=100, after=0)
-    with pytest.raises(OverlapError) as refused:
-        await store.append(one("50-150"), producer="file", seq=150, after=50)
+@pytest.mark.parametrize("after", [50, 120])
+async def test_a_batch_that_does_not_follow_is_refused(store: ColumnStore, after: int) -> None:
+    await store.append(one("40-100"), producer="file", seq=100, after=40)
+    with pytest.raises(SequenceError) as refused:
+        await store.append(one("?-150"), producer="file", seq=150, after=after)
     assert refused.value.durable_seq == 100
     await store.append(one("100-150"), producer="file", seq=150, after=100)
-    await store.append(one("200-250"), producer="file", seq=250, after=200)  # with a gap
-    assert await bodies(store) == ["0-100", "100-150", "200-250"]
+    assert (await store.append(one("120-140"), producer="file", seq=140, after=120)).duplicate
+    assert await bodies(store) == ["40-100", "100-150"]
+
+
+async def test_what_follows_a_batch_that_failed_waits_for_it(store: ColumnStore) -> None:
+    broken = one("broken")
+    broken["events"] = broken["events"].set_column(4, "attributes", pa.array(["{"]))
+    await store.append(one("1"), producer="p", seq=1, after=0)
+    answers = await asyncio.gather(
+        store.append(broken, producer="p", seq=2, after=1),
+        store.append(one("3"), producer="p", seq=3, after=2),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in answers] == [BatchError, SequenceError]
+    await store.append(one("2"), producer="p", seq=2, after=1)
+    await store.append(one("3"), producer="p", seq=3, after=2)
+    assert await bodies(store) == ["1", "2", "3"]
 
 
 async def test_the_same_batch_twice_at_a_time_is_stored_once(store: ColumnStore) -> None:

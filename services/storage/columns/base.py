@@ -56,8 +56,11 @@ class BatchError(ColumnsError):
     source = Source.DOWNSTREAM
 
 
-class OverlapError(ColumnsError):
-    """Part of what the batch covers is stored already. Go on after `durable_seq`."""
+class SequenceError(ColumnsError):
+    """The batch does not follow what is stored of its producer: it overlaps, or leaves a gap.
+
+    Go on after `durable_seq`.
+    """
 
     source = Source.DOWNSTREAM
 
@@ -246,13 +249,15 @@ class ColumnStore(abc.ABC):
     ) -> Appended:
         """Store tables of rows, by table name, all or none, and return when they are durable.
 
-        With a `producer` the batch covers its sequence numbers from `after` (by default `seq` - 1) up to and with
-        `seq`: sent again it is a duplicate and not stored. They may be counters, or places in a file. Gaps are allowed.
+        With a `producer` the batch covers its sequence numbers after `after` up to and with `seq`: sent again it is a
+        duplicate and not stored. They may be counters, or places in a file. With `after` None only `seq` counts, and
+        there may be gaps. Whoever appends a batch before the one before it is durable must give `after`: else, if that
+        one fails, it is taken for stored when it is sent again.
         Appends that one caller starts in order are stored in that order.
 
         Raises:
             BatchError: it is malformed.
-            OverlapError: `after` < the last one stored < `seq`.
+            SequenceError: `after` is not the last one stored, and it is no duplicate.
             FullError: too much waits to be written.
             StorageError: it could not be written.
 

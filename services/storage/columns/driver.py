@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from services.storage.columns.base import Appended, OverlapError, Retained, Scope, TableSchema
+from services.storage.columns.base import Appended, Retained, Scope, SequenceError, TableSchema
 from services.storage.columns.rows import Batch
 
 
@@ -38,7 +38,7 @@ class Driver(abc.ABC):
         """Connect, and make what is missing. Raises `StartError`."""
 
     @abc.abstractmethod
-    def write(self, group: Sequence[Batch]) -> list[Appended | OverlapError]:
+    def write(self, group: Sequence[Batch]) -> list[Appended | SequenceError]:
         """Write the batches in one transaction.
 
         Raises:

@@ -22,11 +22,11 @@ from services.storage.columns.base import (
     ColumnsError,
     FullError,
     Options,
-    OverlapError,
     Period,
     QueryError,
     Retained,
     Scope,
+    SequenceError,
     StorageError,
     TableSchema,
     Type,
@@ -79,7 +79,7 @@ class DuckDbDriver(Driver):
             hint = "another process has it open" if "lock" in text.lower() else text
             raise StartError(f"the telemetry store {self._path} cannot be used: {hint}") from error
 
-    def write(self, group: Sequence[Batch]) -> list[Appended | OverlapError]:
+    def write(self, group: Sequence[Batch]) -> list[Appended | SequenceError]:
         planned = plan(self.schemas, group, self._marks, self._marks.get(_ROWS, 0))
         marks = planned.marks | {_ROWS: planned.last_row}
         made = frozenset(planned.inserts) - self.periods

@@ -22,11 +22,11 @@ from services.storage.columns.base import (
     BatchError,
     ColumnsError,
     Options,
-    OverlapError,
     Period,
     QueryError,
     Retained,
     Scope,
+    SequenceError,
     StorageError,
     TableSchema,
     Type,
@@ -99,7 +99,7 @@ class PostgresDriver(Driver):
             con.adapters.register_loader(name, psycopg.types.string.TextLoader)
         return con
 
-    def write(self, group: Sequence[Batch]) -> list[Appended | OverlapError]:
+    def write(self, group: Sequence[Batch]) -> list[Appended | SequenceError]:
         with self._transaction() as con:
             (last_row,) = _one(con, "SELECT seq FROM mesh_marks WHERE producer = $1 FOR UPDATE", [_ROWS])
             producers = [batch.producer for batch in group if batch.producer]

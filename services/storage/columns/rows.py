@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.storage.columns.base import ROW_ID, Appended, BatchError, OverlapError, Period, TableSchema, Type
+from services.storage.columns.base import ROW_ID, Appended, BatchError, Period, SequenceError, TableSchema, Type
 
 # One batch may not open more tables than this: timestamps all over the place are a fault of the sender.
 MAX_PERIODS = 64
@@ -30,7 +30,8 @@ class Batch:
     tables: Mapping[str, pa.Table]
     producer: str
     seq: int
-    after: int
+    # What must be stored of the producer before it; None is anything before `seq`.
+    after: int | None
     # By Arrow's count.
     size: int
     rows: int
@@ -40,7 +41,7 @@ class Batch:
 class Plan:
     """What one transaction writes, and what each batch of its group is told once it is durable."""
 
-    outcomes: list[Appended | OverlapError]
+    outcomes: list[Appended | SequenceError]
     inserts: dict[Period, pa.Table]
     # Of the producers whose last sequence number changes.
     marks: dict[str, int]
@@ -55,8 +56,7 @@ def check(
         raise BatchError("a producer's name has at most 255 characters")
     if producer and not 0 < seq < 2**63:
         raise BatchError(f"sequence numbers begin with 1: {seq} is none")
-    after = seq - 1 if after is None else after
-    if producer and not 0 <= after < seq:
+    if producer and after is not None and not 0 <= after < seq:
         raise BatchError(f"a batch covers what follows {after} up to {seq}: that is nothing")
     checked = {name: _checked(_schema(schemas, name), table) for name, table in tables.items() if table.num_rows}
     size = sum(table.nbytes for table in checked.values())
@@ -67,26 +67,27 @@ def plan(schemas: Mapping[str, TableSchema], group: Sequence[Batch], marks: Mapp
     """Return what to write for `group`; `marks` has what is stored of its producers, and rows end at `last_row`."""
     stored: dict[str, int] = {}
     fresh: dict[str, list[pa.Table]] = {}
-    verdicts: list[OverlapError | bool] = []
+    verdicts: list[SequenceError | bool] = []
     for batch in group:
-        mark = stored.get(batch.producer, marks.get(batch.producer, 0)) if batch.producer else None
-        if mark is None or batch.after >= mark:
+        # None: nothing is known of it any more, or yet, and whatever it goes on with is right.
+        mark = stored.get(batch.producer, marks.get(batch.producer)) if batch.producer else None
+        if mark is None or (batch.after == mark if batch.after is not None else batch.seq > mark):
             verdicts.append(False)
             if batch.producer:
                 stored[batch.producer] = batch.seq
             for name, table in batch.tables.items():
                 fresh.setdefault(name, []).append(table)
         else:
-            verdicts.append(True if batch.seq <= mark else OverlapError(batch.producer, mark))
+            verdicts.append(True if batch.seq <= mark else SequenceError(batch.producer, mark))
     inserts: dict[Period, pa.Table] = {}
     for name, tables in fresh.items():
         rows = _joined(tables)
         numbered = rows.append_column(ROW_ID, pa.array(np.arange(last_row + 1, last_row + 1 + rows.num_rows)))
         last_row += rows.num_rows
         inserts.update(_by_period(schemas[name], numbered))
-    outcomes: list[Appended | OverlapError] = [
+    outcomes: list[Appended | SequenceError] = [
         verdict
-        if isinstance(verdict, OverlapError)
+        if isinstance(verdict, SequenceError)
         else Appended(verdict, last_row, stored.get(batch.producer, marks.get(batch.producer, 0)))
         for batch, verdict in zip(group, verdicts, strict=True)
     ]

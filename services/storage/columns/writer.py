@@ -10,7 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.storage.columns.base import Appended, BatchError, ColumnsError, FullError, Options, OverlapError
+from services.storage.columns.base import (
+    Appended,
+    BatchError,
+    ColumnsError,
+    FullError,
+    Options,
+    SequenceError,
+    StorageError,
+)
 from services.storage.columns.driver import Driver
 from services.storage.columns.rows import Batch
 
@@ -25,6 +33,8 @@ class _Job:
     batch: Batch | None = None
     call: Callable[[], Any] | None = None
     outcome: Any = None
+    # Of batches, in the order in which they came.
+    number: int = 0
 
 
 @dataclass
@@ -56,6 +66,10 @@ class Writer:
         self._jobs: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        # How many batches were submitted; and of a producer whose batch could not be written, how many when it failed:
+        # those that were queued behind it must fail too, or it would be taken for stored when it is sent again.
+        self._submitted = 0
+        self._failed: dict[str, int] = {}
         self.queued_bytes = 0
         self.counters = Counters()
         self._thread = threading.Thread(target=self._run, name="columns-write", daemon=True)
@@ -74,7 +88,8 @@ class Writer:
         answer: asyncio.Future[Appended] = self._loop.create_future()
         # Counted until it is written, even if who asked no longer waits.
         answer.add_done_callback(_seen)
-        self._put(_Job(answer, batch=batch))
+        self._submitted += 1
+        self._put(_Job(answer, batch=batch, number=self._submitted))
         return answer
 
     def call(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
@@ -122,6 +137,9 @@ class Writer:
         return group
 
     def _write(self, group: list[_Job]) -> None:
+        group = [job for job in group if not self._behind_failed(job)]
+        if not group:
+            return
         batches = [job.batch for job in group if job.batch is not None]
         counters, began = self.counters, time.monotonic()
         try:
@@ -138,20 +156,35 @@ class Writer:
             counters.failures += 1
             for job in group:
                 job.outcome = error
+                if job.batch is not None and job.batch.producer:
+                    self._failed[job.batch.producer] = self._submitted
             return
         counters.commits += 1
         counters.commit_seconds += time.monotonic() - began
         for job, batch, outcome in zip(group, batches, outcomes, strict=True):
             job.outcome = outcome
-            if isinstance(outcome, OverlapError):
-                counters.refused += 1
-                continue
-            counters.last_row = max(counters.last_row, outcome.last_row_id)
-            if outcome.duplicate:
-                counters.duplicates += 1
-            else:
-                counters.batches += 1
-                counters.rows += batch.rows
+            self._count(batch, outcome)
+
+    def _count(self, batch: Batch, outcome: Appended | SequenceError) -> None:
+        counters = self.counters
+        if isinstance(outcome, SequenceError):
+            counters.refused += 1
+            return
+        counters.last_row = max(counters.last_row, outcome.last_row_id)
+        if outcome.duplicate:
+            counters.duplicates += 1
+        else:
+            counters.batches += 1
+            counters.rows += batch.rows
+
+    def _behind_failed(self, job: _Job) -> bool:
+        """Refuse the batch if it was queued behind one of its producer that could not be written."""
+        producer = job.batch.producer if job.batch is not None else ""
+        if job.number > self._failed.get(producer, 0):
+            self._failed.pop(producer, None)
+            return False
+        job.outcome = StorageError("a batch before it could not be written: send both again")
+        return True
 
     def _settle(self, group: list[_Job]) -> None:
         for job in group:

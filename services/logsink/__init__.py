@@ -1,0 +1,1 @@
+"""The log sink: log records of every service in one place."""

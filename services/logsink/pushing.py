@@ -1,0 +1,80 @@
+"""One stream of pushes: batches on their way to the disk, a few at a time, answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from mesh.api.logsink.v1 import PushRequest, PushResponse
+from services.logsink.domain import LogSink
+from services.logsink.searching import InvalidError
+from services.storage.columns.base import Appended, BatchError
+
+# Batches of one stream that wait to be on disk: more are not read, which holds their sender up.
+PIPELINE = 16
+
+
+class Pushes:
+    """The requests of one stream, and their replies."""
+
+    def __init__(self, sink: LogSink, requests: AsyncIterator[PushRequest]) -> None:
+        self._sink = sink
+        self._requests = requests
+        self._producer = ""
+        # None: there are no more.
+        self._asked: asyncio.Queue[asyncio.Future[Appended | int] | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(PIPELINE)
+
+    async def replies(self) -> AsyncGenerator[PushResponse, None]:
+        """Yield a reply for each request; raises what ends the stream."""
+        reading = asyncio.ensure_future(self._read())
+        try:
+            while (asked := await self._asked.get()) is not None:
+                try:
+                    done = await asked
+                except BatchError as error:
+                    durable = await self._sink.durable_seq(self._producer)
+                    yield PushResponse(durable_seq=durable, rejected=str(error))
+                else:
+                    yield PushResponse(durable_seq=done.durable_seq if isinstance(done, Appended) else done)
+                self._room.release()
+            await reading
+        finally:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # it was said, or nobody listens
+                await reading
+            while not self._asked.empty():
+                if (left := self._asked.get_nowait()) is not None:
+                    left.cancel()
+
+    async def _read(self) -> None:
+        try:
+            async for request in self._requests:
+                asked = asyncio.ensure_future(self._ask(request))
+                asked.add_done_callback(_seen)
+                # It queues its batch before the next one is read: order is kept.
+                await asyncio.sleep(0)
+                self._asked.put_nowait(asked)
+                if asked.done() and not isinstance(asked.exception(), BatchError | None):
+                    return  # what follows one that was not taken must not be
+                await self._room.acquire()
+        finally:
+            self._asked.put_nowait(None)
+
+    def _ask(self, request: PushRequest) -> Any:
+        producer = self._producer = self._producer or request.producer
+        if not producer:
+            raise InvalidError("producer: the first request must name it")
+        if request.producer not in ("", producer):
+            raise InvalidError(f"producer: this stream is {producer}'s")
+        if request.HasField("batch"):
+            return self._sink.push(request.batch, producer, request.seq, request.after)
+        return self._sink.durable_seq(producer)
+
+
+def _seen(asked: asyncio.Future[Any]) -> None:
+    """Take note of an error that nobody waits for any more, since the stream has ended."""
+    if not asked.cancelled():
+        asked.exception()

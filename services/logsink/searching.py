@@ -1,0 +1,286 @@
+"""What a search, tail or count of log records asks the store. Decides, and does no I/O."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mesh.api.logsink.v1 import FieldsResponse, Filter, HistogramResponse, LogRecord
+from mesh.errors import MeshError, Source
+from services.logsink.records import LOGS
+from services.storage.columns.base import ROW_ID, Scope
+
+MAX_LIMIT = 5_000
+DEFAULT_LIMIT = 100
+# Of the records in one reply, in bytes: what gRPC takes by default is 4 MiB, and one record may have 2.
+MAX_REPLY = 3 << 20
+MAX_PATTERN = 1_000
+MAX_ATTRIBUTES = 20
+MAX_NAMES = 100
+MAX_BUCKETS = 10_000
+BUCKETS = 60
+# How many records Fields looks at, and how many values it tells of each.
+SAMPLE = 10_000
+TOP = 10
+
+COLUMNS = ", ".join((*LOGS.columns, ROW_ID))
+_NAMED = ("service", "instance", "severity_text", "version", "scope", "event_name")
+
+
+class InvalidError(MeshError):
+    """What was asked makes no sense; the message says what."""
+
+    source = Source.DOWNSTREAM
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One SELECT for `ColumnStore.query`, whose rows are those of `logs`."""
+
+    sql: str
+    params: tuple[object, ...]
+    scope: Scope
+
+
+def search(filter_: Filter, limit: int, cursor: str, *, oldest_first: bool) -> Query:
+    """Return the query for a page; it asks for one record more than `limit`, to see whether there is a next page."""
+    if not (filter_.correlation_id or filter_.trace_id or (filter_.start_ns and filter_.end_ns)):
+        raise InvalidError("filter: give a time range (start_ns and end_ns), or a correlation_id or trace_id")
+    scope = _scope(filter_)
+    conditions, params = _conditions(filter_)
+    order, than = ("ASC", ">") if oldest_first else ("DESC", "<")
+    if cursor:
+        ts, row = _read(cursor, 2)
+        params += [ts, row]
+        first, second = len(params) - 1, len(params)
+        conditions.append(f"(ts_ns {than} ${first} OR (ts_ns = ${first} AND {ROW_ID} {than} ${second}))")
+        narrowed = (
+            Scope(scope.table, max(ts, scope.start or ts), scope.end, scope.key)
+            if oldest_first
+            else Scope(scope.table, scope.start, min(ts + 1, scope.end or ts + 1), scope.key)
+        )
+        scope = narrowed
+    sql = (
+        f"SELECT {COLUMNS} FROM {{logs}}{_where(conditions)} ORDER BY ts_ns {order}, {ROW_ID} {order} LIMIT {limit + 1}"
+    )
+    return Query(sql, tuple(params), scope)
+
+
+def tail(filter_: Filter, after_row: int, limit: int) -> Query:
+    """Return the query for the records that were stored after a row, in that order."""
+    conditions, params = _conditions(filter_)
+    scope = Scope(LOGS.name, key=_key(filter_), after_row=after_row)
+    return Query(
+        f"SELECT {COLUMNS} FROM {{logs}}{_where(conditions)} ORDER BY {ROW_ID} LIMIT {limit}", tuple(params), scope
+    )
+
+
+def backlog(filter_: Filter, count: int, since_ns: int) -> Query:
+    """Return the query for the last records that were stored, last first, of those since a time."""
+    conditions, params = _conditions(filter_)
+    scope = Scope(LOGS.name, start=since_ns, key=_key(filter_))
+    return Query(
+        f"SELECT {COLUMNS} FROM {{logs}}{_where(conditions)} ORDER BY {ROW_ID} DESC LIMIT {count}", tuple(params), scope
+    )
+
+
+def histogram(filter_: Filter, step_ns: int) -> tuple[Query, int]:
+    """Return the query for counts by time and class of severity, and the length of a bucket."""
+    if not 0 < filter_.start_ns < filter_.end_ns:
+        raise InvalidError("filter: give start_ns and a later end_ns")
+    length = filter_.end_ns - filter_.start_ns
+    step = step_ns or max(1, -(-length // BUCKETS))
+    if step < 0 or length // step > MAX_BUCKETS:
+        raise InvalidError(f"step_ns: {step} makes more than {MAX_BUCKETS} buckets")
+    conditions, params = _conditions(filter_)
+    sql = (
+        f"SELECT ts_ns - ts_ns % {step} AS start, severity_number, count(*) AS n FROM {{logs}}{_where(conditions)}"
+        " GROUP BY 1, 2 ORDER BY 1"
+    )
+    return Query(sql, tuple(params), _scope(filter_)), step
+
+
+def fields(filter_: Filter) -> Query:
+    """Return the query for the newest records of a range."""
+    if not 0 < filter_.start_ns < filter_.end_ns:
+        raise InvalidError("filter: give start_ns and a later end_ns")
+    conditions, params = _conditions(filter_)
+    sql = (
+        f"SELECT {', '.join(_NAMED)}, attributes FROM {{logs}}{_where(conditions)}"
+        f" ORDER BY ts_ns DESC, {ROW_ID} DESC LIMIT {SAMPLE}"
+    )
+    return Query(sql, tuple(params), _scope(filter_))
+
+
+def page_size(limit: int) -> int:
+    if limit > MAX_LIMIT:
+        raise InvalidError(f"limit: {limit} is more than {MAX_LIMIT}")
+    return limit or DEFAULT_LIMIT
+
+
+def records(table: pa.Table) -> list[LogRecord]:
+    """Return the rows of a query for `COLUMNS` as messages."""
+    return [LogRecord(**{name: value for name, value in row.items() if value is not None}) for row in table.to_pylist()]
+
+
+def fitting(found: list[LogRecord]) -> int:
+    """Return how many of the records, from the first on, fit in one reply; at least one does."""
+    size = 0
+    for count, record in enumerate(found):
+        size += record.ByteSize() + 8
+        if size > MAX_REPLY and count:
+            return count
+    return len(found)
+
+
+def cursor_of(record: LogRecord) -> str:
+    return _write(record.ts_ns, record.row_id)
+
+
+def row_cursor(row: int) -> str:
+    return _write(row)
+
+
+def row_of(cursor: str) -> int:
+    return _read(cursor, 1)[0]
+
+
+def counted(table: pa.Table, step: int) -> HistogramResponse:
+    """Return the buckets; severities count to the first of their class."""
+    reply = HistogramResponse(step_ns=step)
+    for start, severity, count in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        if not reply.buckets or reply.buckets[-1].start_ns != start:
+            reply.buckets.add(start_ns=start)
+        level = (severity - 1) // 4 * 4 + 1 if severity else 0
+        reply.buckets[-1].counts[level] += count
+    return reply
+
+
+def described(table: pa.Table) -> FieldsResponse:
+    """Return what the rows can be told apart by, attributes in the order of how many have them."""
+    reply = FieldsResponse(records=table.num_rows)
+    for name in _NAMED:
+        values = Counter(value for value in table.column(name).to_pylist() if value)
+        _describe(reply, name, values, attribute=False)
+    found: dict[str, Counter[str]] = {}
+    for text, count in Counter(table.column("attributes").to_pylist()).items():
+        for name, value in _object(text).items():
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            found.setdefault(name, Counter())[shown[:255]] += count
+    most = sorted(found.items(), key=lambda one: (-one[1].total(), one[0]))
+    for name, values in most[:1000]:
+        _describe(reply, name, values, attribute=True)
+    return reply
+
+
+def _describe(reply: FieldsResponse, name: str, values: Counter[str], *, attribute: bool) -> None:
+    if values:
+        field = reply.fields.add(name=name, attribute=attribute, count=values.total())
+        for text, count in values.most_common(TOP):
+            field.values.add(text=text, count=count)
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    try:
+        tree = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _scope(filter_: Filter) -> Scope:
+    return Scope(LOGS.name, filter_.start_ns or None, filter_.end_ns or None, _key(filter_))
+
+
+def _key(filter_: Filter) -> tuple[str, str] | None:
+    if filter_.correlation_id:
+        return ("correlation_id", filter_.correlation_id)
+    return ("trace_id", filter_.trace_id) if filter_.trace_id else None
+
+
+class _Conditions:
+    """Conditions of a WHERE and their parameters, as they are gathered."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.params: list[object] = []
+
+    def add(self, condition: str, *values: object) -> None:
+        """Add a condition with a `{}` for each of the values."""
+        first = len(self.params) + 1
+        self.params += values
+        self.texts.append(condition.format(*(f"${first + place}" for place in range(len(values)))))
+
+
+def _conditions(filter_: Filter) -> tuple[list[str], list[object]]:
+    """Return conditions and their parameters for all that a scope does not say."""
+    if filter_.start_ns < 0 or filter_.end_ns < 0 or (filter_.end_ns and filter_.end_ns <= filter_.start_ns):
+        raise InvalidError("filter: end_ns must be later than start_ns, and both after 1970")
+    found = _Conditions()
+    if filter_.correlation_id and filter_.trace_id:
+        found.add("trace_id = {}", filter_.trace_id)
+    for name, values in (("service", filter_.services), ("instance", filter_.instances)):
+        if len(values) > MAX_NAMES:
+            raise InvalidError(f"filter: {len(values)} names are more than {MAX_NAMES}")
+        if values:
+            found.add(f"{name} = ANY({{}})", [_plain(value, f"{name}s") for value in values])
+    if filter_.min_severity:
+        found.add("severity_number >= {}", filter_.min_severity)
+    _add_patterns(found, filter_)
+    _add_attributes(found, filter_)
+    return found.texts, found.params
+
+
+def _add_patterns(found: _Conditions, filter_: Filter) -> None:
+    for name, pattern in (("text", filter_.text), ("regex", filter_.regex)):
+        if len(pattern) > MAX_PATTERN:
+            raise InvalidError(f"filter.{name}: {len(pattern)} characters are more than {MAX_PATTERN}")
+    if filter_.text:
+        escaped = _plain(filter_.text, "text").replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        found.add("body ILIKE {} ESCAPE '\\'", f"%{escaped}%")
+    if filter_.regex:
+        found.add("body ~ {}", _plain(filter_.regex, "regex"))
+
+
+def _add_attributes(found: _Conditions, filter_: Filter) -> None:
+    if len(filter_.attributes) > MAX_ATTRIBUTES:
+        raise InvalidError(f"filter: {len(filter_.attributes)} attributes are more than {MAX_ATTRIBUTES}")
+    for name, value in sorted(filter_.attributes.items()):
+        if name[:1] in ("", "$", "/"):  # which DuckDB takes for a path
+            raise InvalidError(f"filter.attributes: no attribute can be found by a name like {name!r}")
+        path = _plain(name, "attributes")
+        if value:
+            found.add("(attributes->>{}) = {}", path, _plain(value, "attributes"))
+        else:
+            found.add("(attributes->>{}) IS NOT NULL", path)
+
+
+def _plain(text: str, name: str) -> str:
+    if "\0" in text:
+        raise InvalidError(f"filter.{name}: there is a character 0 in it")
+    return text
+
+
+def _where(conditions: Iterable[str]) -> str:
+    joined = " AND ".join(conditions)
+    return f" WHERE {joined}" if joined else ""
+
+
+def _write(*numbers: int) -> str:
+    return base64.urlsafe_b64encode(".".join(map(str, numbers)).encode()).decode().rstrip("=")
+
+
+def _read(cursor: str, count: int) -> tuple[int, ...]:
+    try:
+        numbers = tuple(map(int, base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(".")))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count or not all(0 <= number < 2**63 for number in numbers):
+        raise InvalidError("cursor: it is not one of this sink's")
+    return numbers
