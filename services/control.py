@@ -16,7 +16,6 @@ from mesh.api.registry.v1 import (
     HEALTH_SERVING,
     LEASE_STATE_LIVE,
     Instance,
-    add_RegistryServicer_to_server,
 )
 from mesh.options import config_keys, parse_address, require
 from mesh.runtime import Process
@@ -31,8 +30,9 @@ from services.logsink.servicer import OTLP_SERVICE, GrpcLogSink
 from services.logsink.servicer import SERVICE as LOG_SINK
 from services.registry import validation
 from services.registry.domain import Registry
+from services.registry.peers import SERVICE
 from services.registry.servicer import SERVICE as REGISTRY
-from services.registry.servicer import GrpcRegistry
+from services.registry.servicer import add_registry
 from services.storage.columns.base import ColumnStore
 from services.storage.columns.retaining import retaining
 from services.storage.columns.urls import DUCKDB, check_columns_url, open_columns
@@ -46,8 +46,6 @@ TELEMETRY_DATABASE = "telemetry.duckdb"
 # What OpenTelemetry's exporters may send at once, counted after decompression.
 MAX_TELEMETRY_BYTES = 64 << 20
 DEFAULT_GRACE = 5.0
-# The name under which the control process finds itself in its own registry.
-SERVICE = "mesh-control"
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - looked for, not bound
 
@@ -88,14 +86,14 @@ async def run_control(options: ControlOptions, process: Process) -> None:
     keys = KeyRing.parse(config_keys(options.config_key_file))
     async with (
         _store(options) as store,
-        Registry(store) as registry,
+        Registry(store, me=(me := _my_id(options, store))) as registry,
         Config(store, registry, keys) as config,
         _telemetry(options) as columns,
         retaining(columns),
     ):
         logs = GrpcLogSink(LogSink(columns))
         services = [
-            Hosted(REGISTRY, lambda server: add_RegistryServicer_to_server(GrpcRegistry(registry), server)),
+            Hosted(REGISTRY, lambda server: add_registry(registry, server)),
             Hosted(CONFIG, lambda server: add_ConfigServicer_to_server(GrpcConfig(config), server)),
             Hosted(LOG_SINK, logs.add_to),
             Hosted(OTLP_SERVICE, logs.add_otlp_to),
@@ -103,13 +101,16 @@ async def run_control(options: ControlOptions, process: Process) -> None:
         host = Host(options.listen, services, option=LISTEN_OPTION, max_receive_bytes=MAX_TELEMETRY_BYTES)
         address = await host.start()
         try:
-            # On a file the same after a restart: it replaces what a killed process left. On etcd there are others.
-            me = secrets.token_hex(4) if is_etcd(options.store) else store.header.cluster_id[:8]
-            async with _registered(registry, address, f"control-{me}", [hosted.name for hosted in services]):
+            async with _registered(registry, address, me, [hosted.name for hosted in services]):
                 process.ready({"control": address})
                 await process.stop.wait()
         finally:
             await host.stop(options.grace)
+
+
+def _my_id(options: ControlOptions, store: Store) -> str:
+    """Return the instance id: on a file always the same, to replace what a killed process left; on etcd are others."""
+    return f"control-{secrets.token_hex(4) if is_etcd(options.store) else store.header.cluster_id[:8]}"
 
 
 def _store(options: ControlOptions) -> Store:

@@ -9,57 +9,60 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from mesh.api.registry.v1 import (
+    HEALTH_SERVING,
     LEASE_STATE_GONE,
     LEASE_STATE_LIVE,
     LEASE_STATE_REPLACED,
+    OPINION_SOURCE_DRAIN,
     Header,
     Health,
     Instance,
     LeaseState,
     ListResponse,
-    Progress,
-    WatchResponse,
 )
-from mesh.errors import MeshError, Source
+from mesh.clock import Clock, SystemClock
 from services.registry import paging, records
+from services.registry.checks.checker import Checker
+from services.registry.damping import DampingOptions
+from services.registry.draining import Drains
+from services.registry.errors import LeaseLostError
+from services.registry.holding import Holding
+from services.registry.keeping import Keeping
 from services.registry.live import Live
-from services.registry.view import KEEP_CHANGES, Revision, View
+from services.registry.protection import ProtectionOptions
+from services.registry.view import KEEP_CHANGES, View
+from services.registry.watching import PROGRESS_INTERVAL, Watching
 from services.storage.kv.base import (
+    Delete,
     Grant,
     LeaseNotFoundError,
+    Operation,
     Put,
     StorageError,
     Store,
     unchanged,
 )
 
-# Seconds of silence after which a watch says that nothing changed.
-PROGRESS_INTERVAL = 10.0
 # What a page holds at most, below the 4 MiB that gRPC clients take by default.
 MAX_PAGE_BYTES = 3 << 20
-# Watchers of one service get the same messages, at about the same time.
-MAX_RESPONSES = 256
 # How often a write is decided anew because others came between; each time one of them got on.
 MAX_ATTEMPTS = 100
+# How often holds and protections are looked at.
+TEND_INTERVAL = 0.5
 
 
-class LeaseLostError(MeshError):
-    """The lease does not keep an instance (any more)."""
+@dataclass(frozen=True, slots=True)
+class RegistryOptions:
+    """How the registry judges what happens to instances."""
 
-    source = Source.DOWNSTREAM
-
-    def __init__(self, state: LeaseState.ValueType) -> None:
-        replaced = state == LEASE_STATE_REPLACED
-        super().__init__(
-            "lease_id: another registration took this service and instance id: stop, or take another id"
-            if replaced
-            else "lease_id: this lease is unknown or has expired: register again"
-        )
-        self.state = state
+    progress_interval: float = PROGRESS_INTERVAL
+    keep_changes: int = KEEP_CHANGES
+    protection: ProtectionOptions = field(default_factory=ProtectionOptions)
+    damping: DampingOptions = field(default_factory=DampingOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +76,49 @@ class Registry:
     """Use as `async with Registry(store) as registry`."""
 
     def __init__(
-        self, store: Store, *, progress_interval: float = PROGRESS_INTERVAL, keep_changes: int = KEEP_CHANGES
+        self, store: Store, options: RegistryOptions | None = None, *, clock: Clock | None = None, me: str = ""
     ) -> None:
+        """Serve what `store` holds, as the control process `me` if there may be others."""
+        options, clock = options or RegistryOptions(), clock or SystemClock()
         self._store = store
-        self._progress_interval = progress_interval
-        self._live = Live(store, keep_changes)
-        # Messages that were made for one watcher and will do for others.
-        self._responses: dict[tuple[int, str], WatchResponse] = {}
+        self._clock = clock
+        self._keeping = Keeping(store, options.protection, clock)
+        self._live = Live(store, options.keep_changes, self._keeping)
+        self._holding = Holding(store, self._live, options.damping, clock)
+        self._checker = Checker(store, self._live, clock, me)
+        self._options = options
+        self._me = me
+        self._running = contextlib.AsyncExitStack()
+        self._tending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Registry:
-        await self._live.__aenter__()
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._live)
+            self.watching = await stack.enter_async_context(
+                Watching(self._live, self._store.header.cluster_id, self._clock, self._options.progress_interval)
+            )
+            self.drains = Drains(self, self._store, self._live, self.watching.watchers, self._clock, self._me)
+            await stack.enter_async_context(self._checker)
+            self._tending = asyncio.create_task(self._tend())
+            self._running = stack.pop_all()
         return self
 
-    async def __aexit__(self, *failure: object) -> None:
-        await self._live.__aexit__(*failure)
+    async def __aexit__(self, *_: object) -> None:
+        if self._tending is not None:
+            self._tending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._tending
+        await self._running.aclose()
+
+    async def tend(self) -> None:
+        """Write and end holds, end protections. Called by the registry's own task; public for tests."""
+        await self._holding.tend()
+        await self._keeping.end(self._view)
+
+    async def _tend(self) -> None:
+        while True:
+            await asyncio.sleep(TEND_INTERVAL)
+            await self.tend()
 
     @property
     def _view(self) -> View:
@@ -109,19 +141,24 @@ class Registry:
         key = (instance.service, instance.instance_id)
         instance = _copy(instance)
         instance.ttl_seconds = ttl
+        instance.registered_at_ms = self._now_ms()
+        instance.serving_since_ms = instance.registered_at_ms if instance.health == HEALTH_SERVING else 0
         for _ in range(MAX_ATTEMPTS):
             lease_id = secrets.randbelow(2**63 - 1) + 1
-            old = self._view.instances.get(key)
+            held = self._view.instances.get(key)
+            old = held if held is not None and held.live else None
             service = self._view.services.get(instance.service)
             compares = [
-                unchanged(records.instance_key(key), old.instance.mod_revision if old else 0),
+                unchanged(records.instance_key(key), old.own.mod_revision if old else 0),
                 unchanged(records.service_key(instance.service), service.mod_revision if service else 0),
             ]
-            writes = list(self._live.fitting(instance.service, instance))
+            writes: list[Operation] = list(self._live.fitting(instance.service, instance))
             if old:
-                replaced = records.encode_leases((*self._view.replaced(key), old.lease_id))
+                replaced = records.encode_leases((*self._view.roster.replaced(key), old.lease_id))
                 writes.append(Put(records.replaced_key(key), replaced, lease_id))
             writes.append(Put(records.instance_key(key), records.encode(instance), lease_id))
+            # What was said of the one before is not said of this one.
+            writes.extend(Delete(name) for name in self._view.roster.left_behind(key))
             reply = await self._store.txn(compares, writes, grant=Grant(lease_id, ttl))
             await self._live.caught_up(reply.header.revision)
             if not reply.succeeded:
@@ -134,14 +171,14 @@ class Registry:
         raise StorageError(f"'{instance.service}' changes too fast to be written: try again")
 
     async def keepalive(
-        self, lease_id: int, health: Health.ValueType | None = None
+        self, lease_id: int, health: Health.ValueType | None = None, reason: str = ""
     ) -> tuple[LeaseState.ValueType, float]:
         """Renew a lease, with a new health if given; return its state and its seconds to live."""
         try:
             await self._key_of(lease_id)
             reply = await self._store.keepalive(lease_id)
             if health is not None:
-                await self.update(lease_id, lambda instance: setattr(instance, "health", health))
+                await self.update(lease_id, lambda one: one.MergeFrom(_in_health(one, health, reason)))
         except LeaseLostError as error:
             return error.state, 0.0
         except LeaseNotFoundError:
@@ -157,11 +194,14 @@ class Registry:
         """
         for _ in range(MAX_ATTEMPTS):
             key = await self._key_of(lease_id)
-            old = self._view.instances[key].instance
+            held = self._view.instances[key]
+            old = held.own
             new = _copy(old)
             change(new)
             if new == old:
-                return self.header, old
+                return self.header, held.instance
+            if new.health != old.health and new.health == HEALTH_SERVING:
+                new.serving_since_ms = self._now_ms()
             service = self._view.services.get(key[0])
             compares = (
                 unchanged(records.instance_key(key), old.mod_revision),
@@ -175,7 +215,9 @@ class Registry:
             await self._live.caught_up(reply.header.revision)
             if reply.succeeded:
                 new.mod_revision = reply.header.revision
-                return self._header_at(reply.header.revision), new
+                now = self._view.instances.get(key)
+                same = now is not None and now.own.mod_revision == new.mod_revision
+                return self._header_at(reply.header.revision), now.instance if now is not None and same else new
         raise StorageError(f"'{key[0]}' changes too fast to be written: try again")
 
     async def deregister(self, lease_id: int) -> Header:
@@ -203,48 +245,13 @@ class Registry:
             page.instances.append(instance)
         return page
 
-    async def watch(self, service: str, start_revision: int, cluster_id: str) -> AsyncGenerator[WatchResponse, None]:
-        """Yield a snapshot unless the changes from `start_revision` on are kept, then every change, without end."""
-        loop = asyncio.get_running_loop()
-        seen: int | None = None
-        spoke = loop.time()
-        resumes = start_revision > 0 and cluster_id == self._store.header.cluster_id
-        if resumes:
-            seen = start_revision - 1
-            if seen > self._view.revision:
-                await self._live.catch_up()  # it comes from another control process, which was ahead of this one
-        while True:
-            moved = self._live.moved
-            kept = None if seen is None else self._view.since(seen)
-            if kept is None:
-                compacted, resumes, seen = resumes, True, self._view.revision
-                # Not held in a variable: that would last as long as the watch.
-                yield WatchResponse(
-                    header=self._header_at(seen), snapshot=self._view.snapshot(service, compacted=compacted)
-                )
-                spoke = loop.time()
-                continue
-            end = self._view.revision
-            for revision in kept:
-                response = self._response(revision, service)
-                if response is not None:
-                    yield response
-                    spoke = loop.time()
-            seen = end
-            if seen == self._view.revision and not await _happens(moved, spoke + self._progress_interval):
-                yield WatchResponse(header=self._header_at(seen), progress=Progress())
-                spoke = loop.time()
+    def is_drained(self, lease_id: int) -> bool:
+        """Tell whether somebody drains the instance of a lease."""
+        key = self._view.lease_key(lease_id)
+        return key is not None and self._view.roster.opinion(OPINION_SOURCE_DRAIN, key) is not None
 
-    def _response(self, revision: Revision, service: str) -> WatchResponse | None:
-        """Return the message about a revision, the same one for all who watch `service`; None if it is not touched."""
-        key = (revision.revision, service)
-        response = self._responses.get(key)
-        if response is None and (changes := revision.of(service)) is not None:
-            if len(self._responses) == MAX_RESPONSES:
-                self._responses.clear()
-            response = WatchResponse(header=self._header_at(revision.revision), changes=changes)
-            self._responses[key] = response
-        return response
+    def _now_ms(self) -> int:
+        return self._clock.wall_ns() // 1_000_000
 
     def _header_at(self, revision: int) -> Header:
         return Header(cluster_id=self._store.header.cluster_id, revision=revision)
@@ -265,10 +272,6 @@ def _copy(instance: Instance) -> Instance:
     return made
 
 
-async def _happens(event: asyncio.Event, until: float) -> bool:
-    try:
-        async with asyncio.timeout_at(until):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
+def _in_health(instance: Instance, health: Health.ValueType, reason: str) -> Instance:
+    instance.ClearField("health_reason")
+    return Instance(health=health, health_reason=reason)

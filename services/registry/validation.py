@@ -17,6 +17,7 @@ from mesh.api.registry.v1 import (
     HEALTH_UNSPECIFIED,
     Exposure,
     Health,
+    HealthCheck,
     Instance,
 )
 from mesh.errors import MeshError, Source, UsageError
@@ -29,6 +30,14 @@ MAX_ENDPOINTS = 16
 MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 64, 128, 1024
 MAX_GRPC_SERVICES, MAX_GRPC_SERVICE = 256, 255
 MAX_LABEL = 128
+MAX_REASON = 256
+MAX_WARM_UP = 3600.0
+# Kubernetes' figures for its probes.
+DEFAULT_INTERVAL, MIN_INTERVAL, MAX_INTERVAL = 10.0, 1.0, 300.0
+DEFAULT_TIMEOUT, MIN_TIMEOUT, MAX_TIMEOUT = 1.0, 0.1, 60.0
+DEFAULT_UNHEALTHY, DEFAULT_HEALTHY, MAX_THRESHOLD = 3, 1, 10
+DEFAULT_DRAIN, MAX_DRAIN = 5.0, 300.0
+MAX_AWAIT = 5.0
 DEFAULT_PAGE, MAX_PAGE = 1000, 5000
 # What the address of a Unix socket can hold (108 bytes with the end mark).
 MAX_UNIX_PATH = 107
@@ -49,16 +58,21 @@ _EVERYWHERE = frozenset(
 
 
 class InvalidError(MeshError):
-    """A field of a request is missing, malformed or over its limit."""
+    """A field of a request is missing, malformed or over its limit: its text begins with the field and a colon."""
 
     source = Source.DOWNSTREAM
+
+    @property
+    def field(self) -> str:
+        """The field, as a path in the request."""
+        return str(self).partition(": ")[0]
 
 
 def instance(given: Instance, *, make_id: str) -> Instance:
     """Return the instance as it is stored, with `make_id` for an empty id and without what the registry sets."""
     return Instance(
         service=service_name(given.service, "instance.service"),
-        instance_id=_instance_id(given.instance_id or make_id),
+        instance_id=an_instance_id(given.instance_id or make_id, "instance.instance_id"),
         endpoints=endpoints(given.endpoints, "instance.endpoints"),
         version=label(given.version, "instance.version"),
         zone=label(given.zone, "instance.zone"),
@@ -67,6 +81,9 @@ def instance(given: Instance, *, make_id: str) -> Instance:
         grpc_services=grpc_services(given.grpc_services, "instance.grpc_services"),
         exposure=exposure(given.exposure, "instance.exposure") or EXPOSURE_INTERNAL,
         health=health(given.health, "instance.health") or HEALTH_SERVING,
+        health_reason=reason(given.health_reason, "instance.health_reason"),
+        warm_up_seconds=warm_up(given.warm_up_seconds, "instance.warm_up_seconds"),
+        check=check(given.check, "instance.check", given.metadata) if given.HasField("check") else None,
     )
 
 
@@ -87,6 +104,47 @@ def label(text: str, field: str) -> str:
     if len(text) > MAX_LABEL:
         raise _invalid(field, text, f"at most {MAX_LABEL} characters")
     return text
+
+
+def reason(text: str, field: str) -> str:
+    """Return a sentence for people, on one line."""
+    if len(text) > MAX_REASON:
+        raise _invalid(field, text, f"at most {MAX_REASON} characters")
+    return " ".join(text.split())
+
+
+def warm_up(seconds: float, field: str) -> float:
+    return _seconds(seconds, field, 0, MAX_WARM_UP)
+
+
+def drain_timeout(seconds: float) -> float:
+    return _seconds(seconds, "timeout_seconds", 0, MAX_DRAIN)
+
+
+def await_timeout(seconds: float) -> float:
+    return _seconds(seconds, "timeout_seconds", 0, MAX_AWAIT)
+
+
+def check(given: HealthCheck, field: str, metadata: Mapping[str, str]) -> HealthCheck:
+    """Return what is asked of active checks with its defaults; `metadata` is the instance's."""
+    if metadata.get("tls") == "on":
+        raise InvalidError(f"{field}: the registry checks in plaintext, and this instance takes TLS: leave it out")
+    name = given.grpc_service
+    if name and (len(name) > MAX_GRPC_SERVICE or not _GRPC_SERVICE.fullmatch(name)):
+        raise _invalid(
+            f"{field}.grpc_service", name, "empty, or the full name of a gRPC service, such as shop.v1.Orders"
+        )
+    interval = _seconds(
+        given.interval_seconds or DEFAULT_INTERVAL, f"{field}.interval_seconds", MIN_INTERVAL, MAX_INTERVAL
+    )
+    timeout = given.timeout_seconds or min(DEFAULT_TIMEOUT, interval)
+    return HealthCheck(
+        grpc_service=name,
+        interval_seconds=interval,
+        timeout_seconds=_seconds(timeout, f"{field}.timeout_seconds", MIN_TIMEOUT, min(MAX_TIMEOUT, interval)),
+        unhealthy_threshold=_threshold(given.unhealthy_threshold or DEFAULT_UNHEALTHY, f"{field}.unhealthy_threshold"),
+        healthy_threshold=_threshold(given.healthy_threshold or DEFAULT_HEALTHY, f"{field}.healthy_threshold"),
+    )
 
 
 def weight(value: int, field: str) -> int:
@@ -138,15 +196,27 @@ def ttl(seconds: float) -> float:
     return seconds
 
 
+def _seconds(seconds: float, field: str, least: float, most: float) -> float:
+    if not (math.isfinite(seconds) and least <= seconds <= most):
+        raise _invalid(field, f"{seconds:g}", f"{least:g} to {most:g} seconds")
+    return seconds
+
+
+def _threshold(value: int, field: str) -> int:
+    if value > MAX_THRESHOLD:
+        raise _invalid(field, value, f"1 to {MAX_THRESHOLD}")
+    return value
+
+
 def page_size(limit: int) -> int:
     if limit > MAX_PAGE:
         raise _invalid("limit", limit, f"1 to {MAX_PAGE}")
     return limit or DEFAULT_PAGE
 
 
-def _instance_id(text: str) -> str:
+def an_instance_id(text: str, field: str) -> str:
     if not _INSTANCE_ID.fullmatch(text):
-        raise _invalid("instance.instance_id", text, "1-128 characters of A-Z a-z 0-9 . _ : -")
+        raise _invalid(field, text, "1-128 characters of A-Z a-z 0-9 . _ : -")
     return text
 
 

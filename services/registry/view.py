@@ -24,6 +24,7 @@ from mesh.api.registry.v1 import (
 )
 from services.registry import records
 from services.registry.records import Key
+from services.registry.roster import Held, Roster
 from services.storage.kv.base import Batch, Event, EventKind, KeyValue
 
 # As many as the store keeps, so that a watcher can resume from whatever the store still knows.
@@ -48,11 +49,14 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """An instance and the lease that keeps it."""
+class Move:
+    """How an instance was and is; None is not there."""
 
-    instance: Instance
-    lease_id: int
+    key: Key
+    before: Held | None
+    after: Held | None
+    # What happened to it, where it is gone.
+    kind: EventKind
 
 
 @dataclass(slots=True)
@@ -81,13 +85,10 @@ class View:
         self.revision = revision
         self.instances: dict[Key, Held] = {}
         self.services: dict[str, Service] = {}
+        self.roster = Roster()
         self._order: list[Key] = []
         self._declared: dict[str, _Declared] = {}
         self._leases: dict[int, Key] = {}
-        # By key: the leases that held it before, and where the present registration began.
-        self._replaced: dict[Key, tuple[int, ...]] = {}
-        self._began: dict[Key, int] = {}
-        self._replaced_leases: set[int] = set()
         # Changes after `_floor`, by ascending revision; not every revision changes the registry.
         self._kept: list[Revision] = []
         self._floor = revision
@@ -95,32 +96,50 @@ class View:
         for kv in sorted(kvs, key=lambda kv: not kv.key.startswith(records.REPLACED)):
             self._apply(Event(EventKind.PUT, kv.key, kv, None), revision)
 
-    def backfill(self, batches: Iterable[Batch], floor: int) -> None:
-        """Add the changes that led here, from `floor` on, to a view just loaded."""
-        self._floor = floor
-        for batch in batches:
-            self._keep_changes(batch)
+    @classmethod
+    def load(
+        cls, kvs: Iterable[KeyValue], revision: int, batches: Sequence[Batch], floor: int, *, keep: int = KEEP_CHANGES
+    ) -> View:
+        """Return the view at `revision`, where the store holds `kvs`, and `batches` are all its changes since `floor`.
 
-    def apply(self, batch: Batch) -> set[str]:
-        """Take over the changes of the next revision; return the services whose instances they touched."""
-        touched = set()
+        It goes through them once more from where they began, so that it tells them as it did when they came.
+        """
+        state = {kv.key: kv for kv in kvs}
+        for batch in reversed(batches):
+            for event in reversed(batch.events):
+                if event.prev is None:
+                    state.pop(event.key, None)
+                else:
+                    state[event.key] = event.prev
+        view = cls(state.values(), floor, keep=keep)
+        for batch in batches:
+            view.apply(batch)
+        view.revision = revision
+        return view
+
+    def apply(self, batch: Batch) -> list[Move]:
+        """Take over the changes of the next revision; return what they did to instances."""
+        touched: dict[Key, EventKind] = {}
+        changed: dict[str, None] = {}
         for event in batch.events:
-            self._apply(event, batch.revision)
-            if event.key.startswith(records.INSTANCES):
-                touched.add(records.parse_key(event.key, records.INSTANCES)[0])
-        self._keep_changes(batch)
+            key = self.roster.apply(event, batch.revision)
+            if key is not None:
+                touched[key] = event.kind if event.key.startswith(records.INSTANCES) else touched.get(key, event.kind)
+            elif event.key.startswith((records.SERVICES, records.PROTECTION)):
+                name = event.key.removeprefix(records.SERVICES).removeprefix(records.PROTECTION)
+                self._apply_service(name, event)
+                changed[name] = None
+        moves = [self._settle(key, kind) for key, kind in touched.items()]
+        self._keep_changes(batch.revision, moves, changed)
         self.revision = batch.revision
-        return touched
+        return moves
 
     def lease_key(self, lease_id: int) -> Key | None:
         """Return the instance that the lease keeps."""
         return self._leases.get(lease_id)
 
     def is_replaced(self, lease_id: int) -> bool:
-        return lease_id in self._replaced_leases
-
-    def replaced(self, key: Key) -> tuple[int, ...]:
-        return self._replaced.get(key, ())
+        return lease_id in self.roster.replaced_leases
 
     def declared(self, name: str, coming: Instance | None = None) -> Service | None:
         """Return what `name` would be remembered as, were `coming` registered now; None while nothing lives."""
@@ -129,8 +148,8 @@ class View:
         live, public, names = tally.live, tally.public, set(tally.grpc_services)
         if going is not None:
             live -= 1
-            public -= going.instance.exposure == EXPOSURE_PUBLIC
-            names -= {name for name in going.instance.grpc_services if tally.grpc_services[name] == 1}
+            public -= going.own.exposure == EXPOSURE_PUBLIC
+            names -= {name for name in going.own.grpc_services if tally.grpc_services[name] == 1}
         if coming is not None:
             live += 1
             public += coming.exposure == EXPOSURE_PUBLIC
@@ -139,6 +158,11 @@ class View:
             return None
         exposure = EXPOSURE_PUBLIC if public else EXPOSURE_INTERNAL
         return Service(name=name, grpc_services=sorted(names), exposure=exposure)
+
+    def count(self, service: str) -> int:
+        """Return how many instances a service has, those included that only its protection keeps."""
+        declared = self._declared.get(service)
+        return 0 if declared is None else declared.live
 
     def page(self, service: str, after: Key | None) -> Iterator[Instance]:
         """Yield instances in order, those of `service` if it is given, from behind `after` on."""
@@ -155,75 +179,83 @@ class View:
     def snapshot(self, service: str, *, compacted: bool) -> Snapshot:
         return Snapshot(instances=self.page(service, None), services=self.known(service), compacted=compacted)
 
-    def since(self, revision: int) -> Sequence[Revision] | None:
-        """Return the changes after `revision`; None when they are not all kept (or still to come)."""
+    def since(self, revision: int, limit: int = KEEP_CHANGES) -> Sequence[Revision] | None:
+        """Return the next `limit` changes after `revision`; None when they are not all kept (or still to come)."""
         if not self._floor <= revision <= self.revision:
             return None
-        return self._kept[bisect.bisect_right(self._kept, revision, key=lambda kept: kept.revision) :]
+        if revision == self.revision:
+            return ()
+        begin = bisect.bisect_right(self._kept, revision, key=lambda kept: kept.revision)
+        return self._kept[begin : begin + limit]
 
     def _apply(self, event: Event, revision: int) -> None:
-        if event.key.startswith(records.INSTANCES):
-            self._apply_instance(records.parse_key(event.key, records.INSTANCES), event.kv, revision)
-        elif event.key.startswith(records.REPLACED):
-            self._apply_replaced(records.parse_key(event.key, records.REPLACED), event.kv)
+        """Take over one key of a state."""
+        key = self.roster.apply(event, revision)
+        if key is not None:
+            self._settle(key, event.kind)
         elif event.key.startswith(records.SERVICES):
-            name = event.key.removeprefix(records.SERVICES)
+            self._apply_service(event.key.removeprefix(records.SERVICES), event)
+        elif event.key.startswith(records.PROTECTION):
+            self._apply_service(event.key.removeprefix(records.PROTECTION), event)
+
+    def _apply_service(self, name: str, event: Event) -> None:
+        if event.key.startswith(records.SERVICES):
             if event.kv is None:
                 self.services.pop(name, None)
             else:
                 self.services[name] = records.decode_service(event.kv)
+        service = self.services.get(name)
+        if service is None:
+            return
+        known, protected = Service(), self.roster.protected.get(name)
+        known.CopyFrom(service)  # others may hold the old one
+        known.ClearField("protection")
+        if protected is not None:
+            known.protection.CopyFrom(protected.protection)
+        self.services[name] = known
 
-    def _apply_instance(self, key: Key, kv: KeyValue | None, revision: int) -> None:
+    def _settle(self, key: Key, kind: EventKind) -> Move:
+        """Bring an instance up to what the roster says of it now."""
+        old, new = self.instances.pop(key, None), self.roster.held(key)
         declared = self._declared.setdefault(key[0], _Declared())
-        old = self.instances.pop(key, None)
         if old is not None:
-            declared.add(old.instance, -1)
+            declared.add(old.own, -1)
             self._leases.pop(old.lease_id, None)
-        if kv is not None:
-            held = Held(records.decode_instance(kv, self._began_by(key, revision)), kv.lease)
-            declared.add(held.instance, 1)
-            self._leases[kv.lease] = key
-            self.instances[key] = held
+        if new is not None:
+            declared.add(new.own, 1)
+            self.instances[key] = new
+            if new.live:
+                self._leases[new.lease_id] = key
             if old is None:
                 bisect.insort(self._order, key)
         elif old is not None:
             del self._order[bisect.bisect_left(self._order, key)]
         if not declared.live:
             del self._declared[key[0]]
+        if new is None and old is not None and not old.live:
+            kind = EventKind.EXPIRE  # that its protection ended is not why it left
+        return Move(key, old, new, kind)
 
-    def _apply_replaced(self, key: Key, kv: KeyValue | None) -> None:
-        self._replaced_leases.difference_update(self._replaced.pop(key, ()))
-        self._began.pop(key, None)
-        if kv is not None:
-            self._replaced[key] = records.decode_leases(kv.value)
-            self._replaced_leases.update(self._replaced[key])
-            self._began[key] = kv.mod_revision
-
-    def _began_by(self, key: Key, revision: int) -> int:
-        began = self._began.get(key, 0)
-        return began if began <= revision else 0
-
-    def _keep_changes(self, batch: Batch) -> None:
-        changes = [change for event in batch.events if (change := self._change(event, batch.revision)) is not None]
+    def _keep_changes(self, revision: int, moves: Iterable[Move], services: Iterable[str]) -> None:
+        changes = [change for move in moves if (change := _change(move)) is not None]
+        changes += [Change(service=self.services[name]) for name in services if name in self.services]
         if not changes:
             return
-        services = frozenset(map(_service_of, changes))
-        self._kept.append(Revision(batch.revision, Changes(changes=changes), services))
+        names = frozenset(map(_service_of, changes))
+        self._kept.append(Revision(revision, Changes(changes=changes), names))
         if len(self._kept) > self._keep + self._keep // 10:
             drop = len(self._kept) - self._keep
             self._floor = self._kept[drop - 1].revision
             del self._kept[:drop]
 
-    def _change(self, event: Event, revision: int) -> Change | None:
-        if event.key.startswith(records.INSTANCES):
-            key = records.parse_key(event.key, records.INSTANCES)
-            if event.kv is not None:
-                return Change(instance=records.decode_instance(event.kv, self._began_by(key, revision)))
-            cause = REMOVAL_CAUSE_EXPIRED if event.kind is EventKind.EXPIRE else REMOVAL_CAUSE_DEREGISTERED
-            return Change(removed=Removal(service=key[0], instance_id=key[1], cause=cause))
-        if event.key.startswith(records.SERVICES) and event.kv is not None:
-            return Change(service=records.decode_service(event.kv))
-        return None
+
+def _change(move: Move) -> Change | None:
+    if move.after is not None:
+        return Change(instance=move.after.instance)
+    if move.before is None:
+        return None  # something was said of an instance that is gone
+    cause = REMOVAL_CAUSE_EXPIRED if move.kind is EventKind.EXPIRE else REMOVAL_CAUSE_DEREGISTERED
+    return Change(removed=Removal(service=move.key[0], instance_id=move.key[1], cause=cause))
 
 
 def _service_of(change: Change) -> str:

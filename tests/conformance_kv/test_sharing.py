@@ -8,7 +8,14 @@ from collections.abc import Callable
 
 import pytest
 
-from mesh.api.registry.v1 import HEALTH_SERVING, LEASE_STATE_GONE, LEASE_STATE_LIVE, LEASE_STATE_REPLACED, Instance
+from mesh.api.registry.v1 import (
+    HEALTH_SERVING,
+    LEASE_STATE_GONE,
+    LEASE_STATE_LIVE,
+    LEASE_STATE_REPLACED,
+    Instance,
+    WatchResponse,
+)
 from services.registry.domain import Registry
 from services.storage.kv.etcd.options import parse_url
 from services.storage.kv.etcd.store import EtcdStore
@@ -63,9 +70,11 @@ async def test_control_processes_share_a_fleet(
             leases.append(lease_id)
         # A watcher that comes over from the one goes on at the other, even where that one is behind.
         done = await a.register(an_instance("two"), 60.0)
-        async with contextlib.aclosing(b.watch("", done.header.revision + 1, done.header.cluster_id)) as updates:
+        async with contextlib.aclosing(
+            b.watching.watch("", done.header.revision + 1, done.header.cluster_id)
+        ) as updates:
             changed, _ = await a.update(done.lease_id, lambda instance: setattr(instance, "version", "2"))
-            update = await anext(updates)
+            update = WatchResponse.FromString((await anext(updates)).data)
             assert update.WhichOneof("update") == "changes"
             assert update.header.revision == changed.revision
         # Replaced through the other one, and told so by either.

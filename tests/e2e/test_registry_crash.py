@@ -65,8 +65,10 @@ class Follower:
         return [(change.removed.instance_id, change.removed.cause) for change in changes if change.HasField("removed")]
 
     def registered(self) -> list[str]:
-        changes = [change for response in self.responses for change in response.changes.changes]
-        return [change.instance.instance_id for change in changes if change.instance.service == "orders"]
+        # Some may have been faster than the first snapshot.
+        found = [instance for response in self.responses for instance in response.snapshot.instances]
+        found += [change.instance for response in self.responses for change in response.changes.changes]
+        return [instance.instance_id for instance in found if instance.service == "orders"]
 
 
 def registration(instance_id: str, ttl: float) -> RegisterRequest:

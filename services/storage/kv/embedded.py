@@ -30,7 +30,7 @@ from services.storage.kv.base import (
     Store,
     TxnReply,
 )
-from services.storage.kv.leases import Countdown, remaining_after_restart
+from services.storage.kv.leases import Countdown
 from services.storage.kv.requests import Compact, Outcome, Request, Revoke, Txn
 from services.storage.kv.sqlite import Loaded, SqliteLog
 from services.storage.kv.state import Prepared, State
@@ -38,16 +38,16 @@ from services.storage.kv.state import Prepared, State
 KEEP_REVISIONS = 10_000
 # Bounds what one commit takes, and with it how long the loop is kept from other work.
 MAX_GROUP = 1024
-# How often leases are looked at, and how often their renewals are written down.
+# How often leases are looked at; and a sleep that is longer by so much is one of the whole process.
 TICK = 0.25
-CHECKPOINT = 1.0
+OVERSLEPT = 1.0
 
 
 class Log(Protocol):
     """What the store needs of its file. `write` and `close` are called in a thread, one call at a time."""
 
     def load(self) -> Loaded: ...
-    def write(self, prepared: Prepared | None, leases: Mapping[int, tuple[float, int]]) -> None: ...
+    def write(self, prepared: Prepared, leases: Mapping[int, tuple[float, int]]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -74,13 +74,10 @@ class EmbeddedStore(Store):
             history=loaded.history,
         )
         self._countdown = Countdown()
-        now, wall_ns = self._clock.now(), self._clock.wall_ns()
+        # Each has its ttl anew, as on etcd after an election: while we were away nobody could renew, and those who
+        # are back at once must not be told from those who need a moment. So renewals are not written down at all.
         for lease in loaded.leases:
-            remaining = remaining_after_restart(lease.ttl, lease.expires_ns, wall_ns)
-            self._countdown.start(lease.lease_id, lease.ttl, now, remaining)
-        # Renewed since the last checkpoint.
-        self._renewed: set[int] = set()
-        self._checkpointed = now
+            self._countdown.start(lease.lease_id, lease.ttl, self._clock.now())
         self._queue: list[_Pending] = []
         self._work = asyncio.Event()
         # Replaced whenever the state has changed, so that every watcher wakes once.
@@ -136,7 +133,6 @@ class EmbeddedStore(Store):
         ttl = self._countdown.renew(lease_id, self._clock.now())
         if ttl is None:
             raise LeaseNotFoundError(lease_id)
-        self._renewed.add(lease_id)
         return LeaseReply(self.header, lease_id, ttl, ttl)
 
     async def time_to_live(self, lease_id: int) -> LeaseReply:
@@ -181,7 +177,7 @@ class EmbeddedStore(Store):
         if self._tasks:
             commits, ticks = self._tasks
             ticks.cancel()
-            await commits  # which writes what was accepted, and the last renewals
+            await commits  # which writes what was accepted
             with contextlib.suppress(asyncio.CancelledError):
                 await ticks
         self._notify()
@@ -207,8 +203,6 @@ class EmbeddedStore(Store):
             while self._queue:
                 group, self._queue = self._queue[:MAX_GROUP], self._queue[MAX_GROUP:]
                 await self._commit([pending for pending in group if not pending.answer.cancelled()])
-            if self._renewed and (self._closing or self._clock.now() - self._checkpointed >= CHECKPOINT):
-                await self._write(None)  # if it fails, the next one has them still
 
     async def _commit(self, group: list[_Pending]) -> None:
         prepared = self._state.prepare(pending.request for pending in group)
@@ -229,22 +223,15 @@ class EmbeddedStore(Store):
         if prepared.batches:
             self._notify()
 
-    async def _write(self, prepared: Prepared | None) -> Exception | None:
-        """Write to the log, renewals of leases included, and return what went wrong."""
-        now, wall_ns = self._clock.now(), self._clock.wall_ns()
-        renewed, self._renewed = self._renewed, set()
-        granted = prepared.leases if prepared is not None else {}
-        leases = {lease_id: (ttl, wall_ns + round(ttl * 1e9)) for lease_id, ttl in granted.items() if ttl is not None}
-        for lease_id in renewed - granted.keys():
-            ttl, remaining = self._state.lease_ttl(lease_id), self._countdown.remaining(lease_id, now)
-            if ttl is not None and remaining is not None:
-                leases[lease_id] = (ttl, wall_ns + round(remaining * 1e9))
+    async def _write(self, prepared: Prepared) -> Exception | None:
+        """Write to the log, and return what went wrong."""
+        wall_ns = self._clock.wall_ns()
+        granted = ((lease_id, ttl) for lease_id, ttl in prepared.leases.items() if ttl is not None)
+        leases = {lease_id: (ttl, wall_ns + round(ttl * 1e9)) for lease_id, ttl in granted}
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._log.write, prepared, leases)
         except Exception as error:  # noqa: BLE001 - whatever it is, the requesters are told and the store goes on
-            self._renewed |= renewed
             return error
-        self._checkpointed = now
         return None
 
     async def _ticks(self) -> None:
@@ -253,11 +240,9 @@ class EmbeddedStore(Store):
             slept_at = loop.time()
             await asyncio.sleep(TICK)
             # While this process did not run (stopped, starved) nobody could renew: that time does not count.
-            if (overslept := loop.time() - slept_at - TICK) > CHECKPOINT:
+            if (overslept := loop.time() - slept_at - TICK) > OVERSLEPT:
                 self._countdown.put_off(overslept)
             await self.expire()
-            if self._renewed:
-                self._work.set()
 
     def _notify(self) -> None:
         self._changed.set()

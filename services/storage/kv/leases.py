@@ -5,17 +5,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
-# What a holder gets at least after a restart of the store, during which it could not renew.
-RESTART_GRACE = 5.0
-
-
-def remaining_after_restart(ttl: float, expires_ns: int, wall_ns: int) -> float:
-    """Return the seconds that a stored lease has left.
-
-    Wall-clock time may have jumped, hence the bounds on both sides.
-    """
-    return min(ttl, max((expires_ns - wall_ns) / 1e9, min(ttl, RESTART_GRACE)))
-
 
 class Countdown:
     """When each lease runs out."""
@@ -32,10 +21,10 @@ class Countdown:
     def __len__(self) -> int:
         return len(self._ttl)
 
-    def start(self, lease_id: int, ttl: float, now: float, remaining: float | None = None) -> None:
-        """Count `lease_id` down from `remaining`, else from `ttl`."""
+    def start(self, lease_id: int, ttl: float, now: float) -> None:
+        """Count `lease_id` down from `ttl`."""
         self._ttl[lease_id] = ttl
-        self._schedule(lease_id, now + (ttl if remaining is None else remaining))
+        self._schedule(lease_id, now + ttl)
 
     def renew(self, lease_id: int, now: float) -> float | None:
         """Start over and return the ttl; None when the lease is unknown or has run out."""

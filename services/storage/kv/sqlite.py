@@ -42,7 +42,7 @@ CREATE TABLE history (
 class StoredLease:
     lease_id: int
     ttl: float
-    # Wall-clock time, as of the last checkpoint of its renewals.
+    # Wall-clock time, when it was granted; not looked at any more.
     expires_ns: int
 
 
@@ -101,7 +101,7 @@ class SqliteLog:
         except (sqlite3.Error, KeyError) as error:
             raise _unusable(self._path, error) from error
 
-    def write(self, prepared: Prepared | None, leases: Mapping[int, tuple[float, int]]) -> None:
+    def write(self, prepared: Prepared, leases: Mapping[int, tuple[float, int]]) -> None:
         """Write in one transaction the effects of requests, and `leases` as id → (ttl, expires_ns).
 
         Raises `sqlite3.Error` when it could not; then nothing has been written.
@@ -109,8 +109,7 @@ class SqliteLog:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
-            if prepared is not None:
-                self._write_effects(prepared)
+            self._write_effects(prepared)
             db.executemany(
                 "INSERT INTO lease VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET ttl = excluded.ttl,"
                 " expires_ns = excluded.expires_ns",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from mesh.api.registry.v1 import (
     KeepAliveRequest,
     RegistryStub,
     WatchRequest,
-    add_RegistryServicer_to_server,
 )
 from mesh.errors import StartError
 from services.host import Host, Hosted
 from services.registry.domain import Registry
-from services.registry.servicer import SERVICE, GrpcRegistry
+from services.registry.servicer import SERVICE, add_registry
 from services.storage.kv.embedded import EmbeddedStore
 
 # Far longer than a test may last: who waits for it, hangs.
@@ -37,10 +36,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
 
 @pytest.fixture
 async def host(registry: Registry) -> Host:
-    add: Callable[[grpc.aio.Server], None] = lambda server: add_RegistryServicer_to_server(  # noqa: E731
-        GrpcRegistry(registry), server
-    )
-    return Host("127.0.0.1:0", [Hosted(SERVICE, add)], option="--listen")
+    return Host("127.0.0.1:0", [Hosted(SERVICE, lambda server: add_registry(registry, server))], option="--listen")
 
 
 @pytest.fixture
@@ -104,7 +100,7 @@ async def test_a_stop_ends_every_stream_with_a_word_and_at_once(host: Host, chan
 
 async def test_a_client_that_leaves_ends_its_stream(host: Host, channel: grpc.aio.Channel, registry: Registry) -> None:
     ended = asyncio.Event()
-    real = registry.watch
+    real = registry.watching.watch
 
     async def noticed(*args: Any) -> Any:
         try:
@@ -114,7 +110,7 @@ async def test_a_client_that_leaves_ends_its_stream(host: Host, channel: grpc.ai
         finally:
             ended.set()
 
-    registry.watch = noticed  # type: ignore[method-assign,assignment]
+    registry.watching.watch = noticed  # type: ignore[method-assign,assignment]
     watch: Any = RegistryStub(channel).Watch(WatchRequest())
     await watch.read()
     watch.cancel()

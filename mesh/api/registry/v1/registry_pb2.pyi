@@ -77,6 +77,39 @@ HEALTH_DRAINING: Health.ValueType  # 4
 """About to leave: finishes what it has, wants nothing new."""
 Global___Health: _TypeAlias = Health  # noqa: Y015
 
+class _OpinionSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OpinionSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OpinionSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OPINION_SOURCE_UNSPECIFIED: _OpinionSource.ValueType  # 0
+    OPINION_SOURCE_INSTANCE: _OpinionSource.ValueType  # 1
+    """The instance itself, or who registers it."""
+    OPINION_SOURCE_CHECK: _OpinionSource.ValueType  # 2
+    """The active check that it asked for."""
+    OPINION_SOURCE_DAMPING: _OpinionSource.ValueType  # 3
+    """It changed too often of late."""
+    OPINION_SOURCE_DRAIN: _OpinionSource.ValueType  # 4
+    """Somebody drains it."""
+    OPINION_SOURCE_PROTECTION: _OpinionSource.ValueType  # 5
+    """Its lease is over, and it is kept."""
+
+class OpinionSource(_OpinionSource, metaclass=_OpinionSourceEnumTypeWrapper): ...
+
+OPINION_SOURCE_UNSPECIFIED: OpinionSource.ValueType  # 0
+OPINION_SOURCE_INSTANCE: OpinionSource.ValueType  # 1
+"""The instance itself, or who registers it."""
+OPINION_SOURCE_CHECK: OpinionSource.ValueType  # 2
+"""The active check that it asked for."""
+OPINION_SOURCE_DAMPING: OpinionSource.ValueType  # 3
+"""It changed too often of late."""
+OPINION_SOURCE_DRAIN: OpinionSource.ValueType  # 4
+"""Somebody drains it."""
+OPINION_SOURCE_PROTECTION: OpinionSource.ValueType  # 5
+"""Its lease is over, and it is kept."""
+Global___OpinionSource: _TypeAlias = OpinionSource  # noqa: Y015
+
 class _LeaseState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -116,6 +149,35 @@ REMOVAL_CAUSE_UNSPECIFIED: RemovalCause.ValueType  # 0
 REMOVAL_CAUSE_DEREGISTERED: RemovalCause.ValueType  # 1
 REMOVAL_CAUSE_EXPIRED: RemovalCause.ValueType  # 2
 Global___RemovalCause: _TypeAlias = RemovalCause  # noqa: Y015
+
+class _WaitingCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitingCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitingCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAITING_CAUSE_UNSPECIFIED: _WaitingCause.ValueType  # 0
+    WAITING_CAUSE_PENDING: _WaitingCause.ValueType  # 1
+    """It has not answered yet."""
+    WAITING_CAUSE_CANNOT: _WaitingCause.ValueType  # 2
+    """It watches by Watch, which has no acknowledgements; it is given a second."""
+    WAITING_CAUSE_AWAY: _WaitingCause.ValueType  # 3
+    """Its stream ended before it answered."""
+    WAITING_CAUSE_CONTROL: _WaitingCause.ValueType  # 4
+    """A control process that cannot be asked for its watchers."""
+
+class WaitingCause(_WaitingCause, metaclass=_WaitingCauseEnumTypeWrapper): ...
+
+WAITING_CAUSE_UNSPECIFIED: WaitingCause.ValueType  # 0
+WAITING_CAUSE_PENDING: WaitingCause.ValueType  # 1
+"""It has not answered yet."""
+WAITING_CAUSE_CANNOT: WaitingCause.ValueType  # 2
+"""It watches by Watch, which has no acknowledgements; it is given a second."""
+WAITING_CAUSE_AWAY: WaitingCause.ValueType  # 3
+"""Its stream ended before it answered."""
+WAITING_CAUSE_CONTROL: WaitingCause.ValueType  # 4
+"""A control process that cannot be asked for its watchers."""
+Global___WaitingCause: _TypeAlias = WaitingCause  # noqa: Y015
 
 @_typing.final
 class Header(_message.Message):
@@ -181,6 +243,13 @@ class Instance(_message.Message):
     TTL_SECONDS_FIELD_NUMBER: _builtins.int
     CREATE_REVISION_FIELD_NUMBER: _builtins.int
     MOD_REVISION_FIELD_NUMBER: _builtins.int
+    WARM_UP_SECONDS_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    HEALTH_REASON_FIELD_NUMBER: _builtins.int
+    OPINIONS_FIELD_NUMBER: _builtins.int
+    REGISTERED_AT_MS_FIELD_NUMBER: _builtins.int
+    SERVING_SINCE_MS_FIELD_NUMBER: _builtins.int
+    PROTECTED_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The application's name: 1-63 characters of a-z 0-9 and -, beginning with a letter."""
     instance_id: _builtins.str
@@ -193,11 +262,23 @@ class Instance(_message.Message):
     """Share of calls relative to its siblings, 0 to 1000. Unset is 100. 0 takes no calls."""
     exposure: Global___Exposure.ValueType
     health: Global___Health.ValueType
+    """When it is registered: what the instance says itself. When it is read: the worst of that and of what others say of
+    it (`opinions`), which is what callers go by. SERVING is better than STARTING, NOT_SERVING, DRAINING, in this order.
+    """
     ttl_seconds: _builtins.float
     """Seconds the instance lives without a renewal. Set by the registry."""
     create_revision: _builtins.int
     """The revision that made this registration, and that of its last change. Set by the registry."""
     mod_revision: _builtins.int
+    warm_up_seconds: _builtins.float
+    """Seconds over which its share of calls grows from a tenth to the whole, from `serving_since_ms` on; 0 to 3600."""
+    health_reason: _builtins.str
+    """Why `health` is what it is, for people: at most 256 characters."""
+    registered_at_ms: _builtins.int
+    """Unix time in milliseconds when it registered, and since when it, and its check, say SERVING. Set by the registry."""
+    serving_since_ms: _builtins.int
+    protected: _builtins.bool
+    """Its lease has expired, and it is kept because too many of its service did at once. Set by the registry."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where it takes calls: "HOST:PORT", "[IPV6]:PORT" or "unix:PATH", 1 to 16 of them."""
@@ -211,6 +292,14 @@ class Instance(_message.Message):
         """Full names of the gRPC services that it serves, such as "shop.v1.Orders"; at most 256 of at
         most 255 characters. Health and reflection are left out: every server has them, and the edge has its own.
         """
+
+    @_builtins.property
+    def check(self) -> Global___HealthCheck:
+        """Set when the control process shall ask the instance itself; until it has answered well, it is STARTING."""
+
+    @_builtins.property
+    def opinions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Opinion]:
+        """All that is said of its health, where that is more than its own word. Set by the registry."""
 
     def __init__(
         self,
@@ -228,16 +317,95 @@ class Instance(_message.Message):
         ttl_seconds: _builtins.float = ...,
         create_revision: _builtins.int = ...,
         mod_revision: _builtins.int = ...,
+        warm_up_seconds: _builtins.float = ...,
+        check: Global___HealthCheck | None = ...,
+        health_reason: _builtins.str = ...,
+        opinions: _abc.Iterable[Global___Opinion] | None = ...,
+        registered_at_ms: _builtins.int = ...,
+        serving_since_ms: _builtins.int = ...,
+        protected: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "check", b"check", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "create_revision", b"create_revision", "endpoints", b"endpoints", "exposure", b"exposure", "grpc_services", b"grpc_services", "health", b"health", "instance_id", b"instance_id", "metadata", b"metadata", "mod_revision", b"mod_revision", "service", b"service", "ttl_seconds", b"ttl_seconds", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "check", b"check", "create_revision", b"create_revision", "endpoints", b"endpoints", "exposure", b"exposure", "grpc_services", b"grpc_services", "health", b"health", "health_reason", b"health_reason", "instance_id", b"instance_id", "metadata", b"metadata", "mod_revision", b"mod_revision", "opinions", b"opinions", "protected", b"protected", "registered_at_ms", b"registered_at_ms", "service", b"service", "serving_since_ms", b"serving_since_ms", "ttl_seconds", b"ttl_seconds", "version", b"version", "warm_up_seconds", b"warm_up_seconds", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
 Global___Instance: _TypeAlias = Instance  # noqa: Y015
+
+@_typing.final
+class HealthCheck(_message.Message):
+    """HealthCheck asks for active checks by grpc.health.v1, of the first endpoint, in plaintext."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRPC_SERVICE_FIELD_NUMBER: _builtins.int
+    INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    UNHEALTHY_THRESHOLD_FIELD_NUMBER: _builtins.int
+    HEALTHY_THRESHOLD_FIELD_NUMBER: _builtins.int
+    grpc_service: _builtins.str
+    """What to ask for; empty is the whole server."""
+    interval_seconds: _builtins.float
+    """Seconds between two checks, 1 to 300. Unset is 10."""
+    timeout_seconds: _builtins.float
+    """Seconds that an answer may take, 0.1 to 60, and not more than the interval. Unset is 1."""
+    unhealthy_threshold: _builtins.int
+    """So many bad answers in a row make it NOT_SERVING, so many good ones SERVING: 1 to 10. Unset is 3 and 1."""
+    healthy_threshold: _builtins.int
+    def __init__(
+        self,
+        *,
+        grpc_service: _builtins.str = ...,
+        interval_seconds: _builtins.float = ...,
+        timeout_seconds: _builtins.float = ...,
+        unhealthy_threshold: _builtins.int = ...,
+        healthy_threshold: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grpc_service", b"grpc_service", "healthy_threshold", b"healthy_threshold", "interval_seconds", b"interval_seconds", "timeout_seconds", b"timeout_seconds", "unhealthy_threshold", b"unhealthy_threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HealthCheck: _TypeAlias = HealthCheck  # noqa: Y015
+
+@_typing.final
+class Opinion(_message.Message):
+    """Opinion is what one source says of an instance's health."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    source: Global___OpinionSource.ValueType
+    health: Global___Health.ValueType
+    reason: _builtins.str
+    """A sentence for people."""
+    since_ms: _builtins.int
+    """Unix time in milliseconds since when it says so, and when that ends; 0 is not known, and open."""
+    until_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        source: Global___OpinionSource.ValueType = ...,
+        health: Global___Health.ValueType = ...,
+        reason: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "reason", b"reason", "since_ms", b"since_ms", "source", b"source", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Opinion: _TypeAlias = Opinion  # noqa: Y015
 
 @_typing.final
 class Service(_message.Message):
@@ -252,6 +420,7 @@ class Service(_message.Message):
     EXPOSURE_FIELD_NUMBER: _builtins.int
     CREATE_REVISION_FIELD_NUMBER: _builtins.int
     MOD_REVISION_FIELD_NUMBER: _builtins.int
+    PROTECTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     exposure: Global___Exposure.ValueType
     create_revision: _builtins.int
@@ -261,6 +430,10 @@ class Service(_message.Message):
     mod_revision: _builtins.int
     @_builtins.property
     def grpc_services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def protection(self) -> Global___Protection:
+        """Set while instances of it are kept although their leases have expired."""
+
     def __init__(
         self,
         *,
@@ -269,14 +442,44 @@ class Service(_message.Message):
         exposure: Global___Exposure.ValueType = ...,
         create_revision: _builtins.int = ...,
         mod_revision: _builtins.int = ...,
+        protection: Global___Protection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["protection", b"protection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_revision", b"create_revision", "exposure", b"exposure", "grpc_services", b"grpc_services", "mod_revision", b"mod_revision", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_revision", b"create_revision", "exposure", b"exposure", "grpc_services", b"grpc_services", "mod_revision", b"mod_revision", "name", b"name", "protection", b"protection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Service: _TypeAlias = Service  # noqa: Y015
+
+@_typing.final
+class Protection(_message.Message):
+    """Protection says that too many leases of a service expired at once for all of its instances to have died."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    since_ms: _builtins.int
+    """Unix time in milliseconds; it ends at the latest then."""
+    until_ms: _builtins.int
+    reason: _builtins.str
+    """For people: how many of how many expired within which time."""
+    def __init__(
+        self,
+        *,
+        since_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "since_ms", b"since_ms", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Protection: _TypeAlias = Protection  # noqa: Y015
 
 @_typing.final
 class RegisterRequest(_message.Message):
@@ -341,18 +544,22 @@ class KeepAliveRequest(_message.Message):
 
     LEASE_ID_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    HEALTH_REASON_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     health: Global___Health.ValueType
     """Set when the health changed; unset leaves it as it is."""
+    health_reason: _builtins.str
+    """Why; read only when `health` is set."""
     def __init__(
         self,
         *,
         lease_id: _builtins.int = ...,
         health: Global___Health.ValueType = ...,
+        health_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "lease_id", b"lease_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "health_reason", b"health_reason", "lease_id", b"lease_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -366,10 +573,13 @@ class KeepAliveResponse(_message.Message):
     LEASE_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     state: Global___LeaseState.ValueType
     ttl_seconds: _builtins.float
     """Time to live from now on."""
+    draining: _builtins.bool
+    """Somebody drains the instance: it gets no new calls, and may finish and leave."""
     @_builtins.property
     def header(self) -> Global___Header: ...
     def __init__(
@@ -379,10 +589,11 @@ class KeepAliveResponse(_message.Message):
         lease_id: _builtins.int = ...,
         state: Global___LeaseState.ValueType = ...,
         ttl_seconds: _builtins.float = ...,
+        draining: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "lease_id", b"lease_id", "state", b"state", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "header", b"header", "lease_id", b"lease_id", "state", b"state", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -401,12 +612,17 @@ class UpdateRequest(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     GRPC_SERVICES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    HEALTH_REASON_FIELD_NUMBER: _builtins.int
+    WARM_UP_SECONDS_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     version: _builtins.str
     zone: _builtins.str
     weight: _builtins.int
     exposure: Global___Exposure.ValueType
     health: Global___Health.ValueType
+    health_reason: _builtins.str
+    warm_up_seconds: _builtins.float
     @_builtins.property
     def endpoints(self) -> Global___EndpointList:
         """Each, when set, replaces the whole."""
@@ -415,6 +631,10 @@ class UpdateRequest(_message.Message):
     def grpc_services(self) -> Global___GrpcServiceList: ...
     @_builtins.property
     def metadata(self) -> Global___MetadataMap: ...
+    @_builtins.property
+    def check(self) -> Global___HealthCheck:
+        """An empty one asks for checks with all defaults; to end them register anew."""
+
     def __init__(
         self,
         *,
@@ -427,19 +647,30 @@ class UpdateRequest(_message.Message):
         endpoints: Global___EndpointList | None = ...,
         grpc_services: Global___GrpcServiceList | None = ...,
         metadata: Global___MetadataMap | None = ...,
+        health_reason: _builtins.str | None = ...,
+        warm_up_seconds: _builtins.float | None = ...,
+        check: Global___HealthCheck | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "_weight", b"_weight", "_zone", b"_zone", "endpoints", b"endpoints", "grpc_services", b"grpc_services", "metadata", b"metadata", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_health_reason", b"_health_reason", "_version", b"_version", "_warm_up_seconds", b"_warm_up_seconds", "_weight", b"_weight", "_zone", b"_zone", "check", b"check", "endpoints", b"endpoints", "grpc_services", b"grpc_services", "health_reason", b"health_reason", "metadata", b"metadata", "version", b"version", "warm_up_seconds", b"warm_up_seconds", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "_weight", b"_weight", "_zone", b"_zone", "endpoints", b"endpoints", "exposure", b"exposure", "grpc_services", b"grpc_services", "health", b"health", "lease_id", b"lease_id", "metadata", b"metadata", "version", b"version", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_health_reason", b"_health_reason", "_version", b"_version", "_warm_up_seconds", b"_warm_up_seconds", "_weight", b"_weight", "_zone", b"_zone", "check", b"check", "endpoints", b"endpoints", "exposure", b"exposure", "grpc_services", b"grpc_services", "health", b"health", "health_reason", b"health_reason", "lease_id", b"lease_id", "metadata", b"metadata", "version", b"version", "warm_up_seconds", b"warm_up_seconds", "weight", b"weight", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__health_reason: _TypeAlias = _typing.Literal["health_reason"]  # noqa: Y015
+    _WhichOneofArgType__health_reason: _TypeAlias = _typing.Literal["_health_reason", b"_health_reason"]  # noqa: Y015
     _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
     _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    _WhichOneofReturnType__warm_up_seconds: _TypeAlias = _typing.Literal["warm_up_seconds"]  # noqa: Y015
+    _WhichOneofArgType__warm_up_seconds: _TypeAlias = _typing.Literal["_warm_up_seconds", b"_warm_up_seconds"]  # noqa: Y015
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
     _WhichOneofReturnType__zone: _TypeAlias = _typing.Literal["zone"]  # noqa: Y015
     _WhichOneofArgType__zone: _TypeAlias = _typing.Literal["_zone", b"_zone"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__health_reason) -> _WhichOneofReturnType__health_reason | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warm_up_seconds) -> _WhichOneofReturnType__warm_up_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
     @_typing.overload
@@ -659,26 +890,77 @@ class WatchRequest(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     START_REVISION_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    WATCHER_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Only this service; empty is all."""
     start_revision: _builtins.int
     """The first revision wanted: the last one seen + 1. Unset asks for a snapshot."""
     cluster_id: _builtins.str
     """The cluster_id that start_revision belongs to: with another one the watch begins with a snapshot."""
+    watcher: _builtins.str
+    """Who watches, for people: at most 128 characters. Drains name it while they wait for it."""
     def __init__(
         self,
         *,
         service: _builtins.str = ...,
         start_revision: _builtins.int = ...,
         cluster_id: _builtins.str = ...,
+        watcher: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "service", b"service", "start_revision", b"start_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "service", b"service", "start_revision", b"start_revision", "watcher", b"watcher"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
+
+@_typing.final
+class FollowRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WATCH_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def watch(self) -> Global___WatchRequest: ...
+    @_builtins.property
+    def acknowledged(self) -> Global___Acknowledgement: ...
+    def __init__(
+        self,
+        *,
+        watch: Global___WatchRequest | None = ...,
+        acknowledged: Global___Acknowledgement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "request", b"request", "watch", b"watch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "request", b"request", "watch", b"watch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["watch", "acknowledged"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___FollowRequest: _TypeAlias = FollowRequest  # noqa: Y015
+
+@_typing.final
+class Acknowledgement(_message.Message):
+    """Acknowledgement says that everything up to `revision` is in force at the watcher."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Acknowledgement: _TypeAlias = Acknowledgement  # noqa: Y015
 
 @_typing.final
 class WatchResponse(_message.Message):
@@ -688,6 +970,9 @@ class WatchResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
+    acknowledge: _builtins.bool
+    """A drain waits until this is in force: with Follow, acknowledge header.revision then."""
     @_builtins.property
     def header(self) -> Global___Header: ...
     @_builtins.property
@@ -705,10 +990,11 @@ class WatchResponse(_message.Message):
         snapshot: Global___Snapshot | None = ...,
         changes: Global___Changes | None = ...,
         progress: Global___Progress | None = ...,
+        acknowledge: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "header", b"header", "progress", b"progress", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "header", b"header", "progress", b"progress", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "changes", b"changes", "header", b"header", "progress", b"progress", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "changes", "progress"]  # noqa: Y015
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
@@ -844,3 +1130,196 @@ class Progress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
+class InstanceName(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    instance_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceName: _TypeAlias = InstanceName  # noqa: Y015
+
+@_typing.final
+class DrainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
+    lease_id: _builtins.int
+    """Of the instance that drains itself."""
+    timeout_seconds: _builtins.float
+    """Seconds to wait for acknowledgements, 0 to 300. Unset is 5."""
+    reason: _builtins.str
+    """Why, for people: at most 256 characters."""
+    cancel: _builtins.bool
+    """Ends the drain of an instance instead. An instance that drains itself says SERVING by Update."""
+    @_builtins.property
+    def instance(self) -> Global___InstanceName:
+        """Of any instance; an empty service stands for whichever has an instance of that id, if only one has."""
+
+    def __init__(
+        self,
+        *,
+        lease_id: _builtins.int = ...,
+        instance: Global___InstanceName | None = ...,
+        timeout_seconds: _builtins.float | None = ...,
+        reason: _builtins.str = ...,
+        cancel: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds", "instance", b"instance", "lease_id", b"lease_id", "timeout_seconds", b"timeout_seconds", "who", b"who"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds", "cancel", b"cancel", "instance", b"instance", "lease_id", b"lease_id", "reason", b"reason", "timeout_seconds", b"timeout_seconds", "who", b"who"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
+    _WhichOneofReturnType_who: _TypeAlias = _typing.Literal["lease_id", "instance"]  # noqa: Y015
+    _WhichOneofArgType_who: _TypeAlias = _typing.Literal["who", b"who"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_who) -> _WhichOneofReturnType_who | None: ...
+
+Global___DrainRequest: _TypeAlias = DrainRequest  # noqa: Y015
+
+@_typing.final
+class DrainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    DRAIN_REVISION_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    drain_revision: _builtins.int
+    """Where it became DRAINING."""
+    acknowledged: _builtins.int
+    """Watchers that have put it into force."""
+    waiting_count: _builtins.int
+    done: _builtins.bool
+    """The last response: nobody is waited for any longer, and the instance may exit."""
+    @_builtins.property
+    def header(self) -> Global___Header: ...
+    @_builtins.property
+    def instance(self) -> Global___InstanceName: ...
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___Waiting]:
+        """Those that have not: the first 100, and how many there are."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___Header | None = ...,
+        instance: Global___InstanceName | None = ...,
+        drain_revision: _builtins.int = ...,
+        acknowledged: _builtins.int = ...,
+        waiting: _abc.Iterable[Global___Waiting] | None = ...,
+        waiting_count: _builtins.int = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "instance", b"instance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "done", b"done", "drain_revision", b"drain_revision", "header", b"header", "instance", b"instance", "waiting", b"waiting", "waiting_count", b"waiting_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainResponse: _TypeAlias = DrainResponse  # noqa: Y015
+
+@_typing.final
+class Waiting(_message.Message):
+    """Waiting is a watcher that has not acknowledged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WATCHER_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    watcher: _builtins.str
+    """What it calls itself, else its address."""
+    cause: Global___WaitingCause.ValueType
+    def __init__(
+        self,
+        *,
+        watcher: _builtins.str = ...,
+        cause: Global___WaitingCause.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "watcher", b"watcher"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Waiting: _TypeAlias = Waiting  # noqa: Y015
+
+@_typing.final
+class AwaitAcknowledgedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    revision: _builtins.int
+    timeout_seconds: _builtins.float
+    """Seconds to wait for them, 0 to 5."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        timeout_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "service", b"service", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AwaitAcknowledgedRequest: _TypeAlias = AwaitAcknowledgedRequest  # noqa: Y015
+
+@_typing.final
+class AwaitAcknowledgedResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    acknowledged: _builtins.int
+    waiting_count: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___Header: ...
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___Waiting]: ...
+    def __init__(
+        self,
+        *,
+        header: Global___Header | None = ...,
+        acknowledged: _builtins.int = ...,
+        waiting: _abc.Iterable[Global___Waiting] | None = ...,
+        waiting_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "header", b"header", "waiting", b"waiting", "waiting_count", b"waiting_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AwaitAcknowledgedResponse: _TypeAlias = AwaitAcknowledgedResponse  # noqa: Y015

@@ -64,6 +64,21 @@ class RegistryStub:
                 request_serializer=mesh_dot_registry_dot_v1_dot_registry__pb2.WatchRequest.SerializeToString,
                 response_deserializer=mesh_dot_registry_dot_v1_dot_registry__pb2.WatchResponse.FromString,
                 _registered_method=True)
+        self.Follow = channel.stream_stream(
+                '/mesh.registry.v1.Registry/Follow',
+                request_serializer=mesh_dot_registry_dot_v1_dot_registry__pb2.FollowRequest.SerializeToString,
+                response_deserializer=mesh_dot_registry_dot_v1_dot_registry__pb2.WatchResponse.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_stream(
+                '/mesh.registry.v1.Registry/Drain',
+                request_serializer=mesh_dot_registry_dot_v1_dot_registry__pb2.DrainRequest.SerializeToString,
+                response_deserializer=mesh_dot_registry_dot_v1_dot_registry__pb2.DrainResponse.FromString,
+                _registered_method=True)
+        self.AwaitAcknowledged = channel.unary_unary(
+                '/mesh.registry.v1.Registry/AwaitAcknowledged',
+                request_serializer=mesh_dot_registry_dot_v1_dot_registry__pb2.AwaitAcknowledgedRequest.SerializeToString,
+                response_deserializer=mesh_dot_registry_dot_v1_dot_registry__pb2.AwaitAcknowledgedResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServicer:
@@ -114,6 +129,37 @@ class RegistryServicer:
         """Watch sends the state as one snapshot and then every change, all changes of one revision in one message.
         With start_revision it goes on from there, without a snapshot, when those changes are still kept; else it says
         `compacted` and sends a snapshot.
+        Who keeps falling behind is cut off with RESOURCE_EXHAUSTED, and resumes.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Follow(self, request_iterator, context):
+        """Follow is a Watch whose watcher also says what it has put into force: drains wait for that. The first message of
+        the watcher is `watch`; whenever a response has `acknowledge` set it answers with `acknowledged`.
+        Its responses are the very ones of Watch.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """Drain makes an instance DRAINING, and tells as they come which watchers have put that into force. The last response
+        has `done` set: the instance gets no new calls from those that acknowledged, and may exit; those that have not are
+        named. The drain lasts until the instance registers anew or the drain is cancelled; ending the call does not end it.
+        NOT_FOUND: there is no such instance. INVALID_ARGUMENT: a field is missing or out of bounds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AwaitAcknowledged(self, request, context):
+        """AwaitAcknowledged tells who of the watchers of this control process has put `revision` into force: control processes
+        ask each other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,6 +197,21 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=mesh_dot_registry_dot_v1_dot_registry__pb2.WatchRequest.FromString,
                     response_serializer=mesh_dot_registry_dot_v1_dot_registry__pb2.WatchResponse.SerializeToString,
+            ),
+            'Follow': grpc.stream_stream_rpc_method_handler(
+                    servicer.Follow,
+                    request_deserializer=mesh_dot_registry_dot_v1_dot_registry__pb2.FollowRequest.FromString,
+                    response_serializer=mesh_dot_registry_dot_v1_dot_registry__pb2.WatchResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_stream_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=mesh_dot_registry_dot_v1_dot_registry__pb2.DrainRequest.FromString,
+                    response_serializer=mesh_dot_registry_dot_v1_dot_registry__pb2.DrainResponse.SerializeToString,
+            ),
+            'AwaitAcknowledged': grpc.unary_unary_rpc_method_handler(
+                    servicer.AwaitAcknowledged,
+                    request_deserializer=mesh_dot_registry_dot_v1_dot_registry__pb2.AwaitAcknowledgedRequest.FromString,
+                    response_serializer=mesh_dot_registry_dot_v1_dot_registry__pb2.AwaitAcknowledgedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -315,6 +376,87 @@ class Registry:
             '/mesh.registry.v1.Registry/Watch',
             mesh_dot_registry_dot_v1_dot_registry__pb2.WatchRequest.SerializeToString,
             mesh_dot_registry_dot_v1_dot_registry__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Follow(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/mesh.registry.v1.Registry/Follow',
+            mesh_dot_registry_dot_v1_dot_registry__pb2.FollowRequest.SerializeToString,
+            mesh_dot_registry_dot_v1_dot_registry__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mesh.registry.v1.Registry/Drain',
+            mesh_dot_registry_dot_v1_dot_registry__pb2.DrainRequest.SerializeToString,
+            mesh_dot_registry_dot_v1_dot_registry__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AwaitAcknowledged(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.registry.v1.Registry/AwaitAcknowledged',
+            mesh_dot_registry_dot_v1_dot_registry__pb2.AwaitAcknowledgedRequest.SerializeToString,
+            mesh_dot_registry_dot_v1_dot_registry__pb2.AwaitAcknowledgedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,25 @@ class RegistryStub:
     """Watch sends the state as one snapshot and then every change, all changes of one revision in one message.
     With start_revision it goes on from there, without a snapshot, when those changes are still kept; else it says
     `compacted` and sends a snapshot.
+    Who keeps falling behind is cut off with RESOURCE_EXHAUSTED, and resumes.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    """
+    Follow: _grpc.StreamStreamMultiCallable[_registry_pb2.FollowRequest, _registry_pb2.WatchResponse]
+    """Follow is a Watch whose watcher also says what it has put into force: drains wait for that. The first message of
+    the watcher is `watch`; whenever a response has `acknowledge` set it answers with `acknowledged`.
+    Its responses are the very ones of Watch.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    Drain: _grpc.UnaryStreamMultiCallable[_registry_pb2.DrainRequest, _registry_pb2.DrainResponse]
+    """Drain makes an instance DRAINING, and tells as they come which watchers have put that into force. The last response
+    has `done` set: the instance gets no new calls from those that acknowledged, and may exit; those that have not are
+    named. The drain lasts until the instance registers anew or the drain is cancelled; ending the call does not end it.
+    NOT_FOUND: there is no such instance. INVALID_ARGUMENT: a field is missing or out of bounds.
+    """
+    AwaitAcknowledged: _grpc.UnaryUnaryMultiCallable[_registry_pb2.AwaitAcknowledgedRequest, _registry_pb2.AwaitAcknowledgedResponse]
+    """AwaitAcknowledged tells who of the watchers of this control process has put `revision` into force: control processes
+    ask each other.
     """
 
 @_typing.type_check_only
@@ -86,6 +105,25 @@ class RegistryAsyncStub(RegistryStub):
     """Watch sends the state as one snapshot and then every change, all changes of one revision in one message.
     With start_revision it goes on from there, without a snapshot, when those changes are still kept; else it says
     `compacted` and sends a snapshot.
+    Who keeps falling behind is cut off with RESOURCE_EXHAUSTED, and resumes.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    """
+    Follow: _aio.StreamStreamMultiCallable[_registry_pb2.FollowRequest, _registry_pb2.WatchResponse]  # type: ignore[assignment]
+    """Follow is a Watch whose watcher also says what it has put into force: drains wait for that. The first message of
+    the watcher is `watch`; whenever a response has `acknowledge` set it answers with `acknowledged`.
+    Its responses are the very ones of Watch.
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    """
+    Drain: _aio.UnaryStreamMultiCallable[_registry_pb2.DrainRequest, _registry_pb2.DrainResponse]  # type: ignore[assignment]
+    """Drain makes an instance DRAINING, and tells as they come which watchers have put that into force. The last response
+    has `done` set: the instance gets no new calls from those that acknowledged, and may exit; those that have not are
+    named. The drain lasts until the instance registers anew or the drain is cancelled; ending the call does not end it.
+    NOT_FOUND: there is no such instance. INVALID_ARGUMENT: a field is missing or out of bounds.
+    """
+    AwaitAcknowledged: _aio.UnaryUnaryMultiCallable[_registry_pb2.AwaitAcknowledgedRequest, _registry_pb2.AwaitAcknowledgedResponse]  # type: ignore[assignment]
+    """AwaitAcknowledged tells who of the watchers of this control process has put `revision` into force: control processes
+    ask each other.
     """
 
 class RegistryServicer(metaclass=_abc_1.ABCMeta):
@@ -147,6 +185,43 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         """Watch sends the state as one snapshot and then every change, all changes of one revision in one message.
         With start_revision it goes on from there, without a snapshot, when those changes are still kept; else it says
         `compacted` and sends a snapshot.
+        Who keeps falling behind is cut off with RESOURCE_EXHAUSTED, and resumes.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        """
+
+    @_abc_1.abstractmethod
+    def Follow(
+        self,
+        request_iterator: _MaybeAsyncIterator[_registry_pb2.FollowRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_registry_pb2.WatchResponse], _abc.AsyncIterator[_registry_pb2.WatchResponse]]:
+        """Follow is a Watch whose watcher also says what it has put into force: drains wait for that. The first message of
+        the watcher is `watch`; whenever a response has `acknowledge` set it answers with `acknowledged`.
+        Its responses are the very ones of Watch.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        """
+
+    @_abc_1.abstractmethod
+    def Drain(
+        self,
+        request: _registry_pb2.DrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_registry_pb2.DrainResponse], _abc.AsyncIterator[_registry_pb2.DrainResponse]]:
+        """Drain makes an instance DRAINING, and tells as they come which watchers have put that into force. The last response
+        has `done` set: the instance gets no new calls from those that acknowledged, and may exit; those that have not are
+        named. The drain lasts until the instance registers anew or the drain is cancelled; ending the call does not end it.
+        NOT_FOUND: there is no such instance. INVALID_ARGUMENT: a field is missing or out of bounds.
+        """
+
+    @_abc_1.abstractmethod
+    def AwaitAcknowledged(
+        self,
+        request: _registry_pb2.AwaitAcknowledgedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.AwaitAcknowledgedResponse, _abc.Awaitable[_registry_pb2.AwaitAcknowledgedResponse]]:
+        """AwaitAcknowledged tells who of the watchers of this control process has put `revision` into force: control processes
+        ask each other.
         """
 
 def add_RegistryServicer_to_server(servicer: RegistryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

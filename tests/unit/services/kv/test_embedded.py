@@ -20,9 +20,8 @@ from services.storage.kv.base import (
     StorageError,
     absent,
 )
-from services.storage.kv.embedded import CHECKPOINT, EmbeddedStore
-from services.storage.kv.leases import RESTART_GRACE
-from services.storage.kv.sqlite import Loaded, SqliteLog
+from services.storage.kv.embedded import EmbeddedStore
+from services.storage.kv.sqlite import Loaded
 from services.storage.kv.state import Prepared
 
 
@@ -39,12 +38,12 @@ class GatedLog:
     def load(self) -> Loaded:
         return Loaded("cluster", 0, 0, [], [], [])
 
-    def write(self, prepared: Prepared | None, leases: Mapping[int, tuple[float, int]]) -> None:
+    def write(self, prepared: Prepared, leases: Mapping[int, tuple[float, int]]) -> None:
         self.writing.set()
         assert self.gate.wait(30)
         if self.fails:
             raise OSError("no space left on device")
-        self.groups.append(len(prepared.outcomes) if prepared else 0)
+        self.groups.append(len(prepared.outcomes))
 
     def close(self) -> None:
         pass
@@ -233,38 +232,26 @@ async def test_all_survives_a_restart(tmp_path: Path) -> None:
     clock.advance(15)
     async with EmbeddedStore.open(path, clock=clock) as store:
         assert (await store.range("", prefix=True), await take(store, 2, count=2)) == before
-        assert (await store.time_to_live(5)).remaining == pytest.approx(45)
-        clock.advance(45)
+        assert (await store.time_to_live(5)).remaining == pytest.approx(60)
+        clock.advance(60)
         await store.expire()
         assert await store.get("a") is None
     async with EmbeddedStore.open(path, clock=clock) as store:
         assert (await take(store, 4, count=1))[0].events[0].kind is EventKind.EXPIRE
 
 
-async def test_after_a_long_absence_holders_have_a_grace(tmp_path: Path) -> None:
+async def test_after_a_restart_every_lease_has_its_ttl_anew(tmp_path: Path) -> None:
     clock, path = ManualClock(), tmp_path / "kv.db"
     async with EmbeddedStore.open(path, clock=clock) as store:
         await store.grant(Grant(1, 60))
         await store.grant(Grant(2, 60))
         await store.txn((), (Put("stays", b"", 1), Put("leaves", b"", 2)))
+        clock.advance(59)
     clock.advance(1000)
     async with EmbeddedStore.open(path, clock=clock) as store:
+        clock.advance(59)
+        await store.expire()
         await store.keepalive(1)
-        clock.advance(RESTART_GRACE)
+        clock.advance(1)
         await store.expire()
         assert [kv.key for kv in (await store.range("", prefix=True)).kvs] == ["stays"]
-
-
-async def test_renewals_are_written_down_in_time(tmp_path: Path) -> None:
-    clock, path = ManualClock(), tmp_path / "kv.db"
-    async with EmbeddedStore.open(path, clock=clock) as store:
-        await store.grant(Grant(5, 60))
-        clock.advance(50)
-        await store.keepalive(5)
-        clock.advance(CHECKPOINT)
-        await store.put("a", b"")  # a commit takes them along
-        # As after kill -9: the file as it is now.
-        log = store._log
-        assert isinstance(log, SqliteLog)
-        (lease,) = log.load().leases
-    assert lease.expires_ns - clock.wall_ns() == pytest.approx((60 - CHECKPOINT) * 1e9)

@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.storage.kv.leases import RESTART_GRACE, Countdown, remaining_after_restart
-
-SECOND = 10**9
+from services.storage.kv.leases import Countdown
 
 
 def test_a_lease_runs_out_unless_renewed() -> None:
@@ -82,19 +80,3 @@ def test_it_agrees_with_looking_at_every_deadline(steps: list[tuple[int, str, in
             for lease in expected:
                 countdown.end(lease)
                 del deadlines[lease]
-
-
-@pytest.mark.parametrize(
-    ("ttl", "stored", "remaining"),
-    [
-        (60, 30, 30),  # as stored
-        (60, -100, RESTART_GRACE),  # overdue while the store was down: a grace to come back
-        (60, 2, RESTART_GRACE),
-        (60, 10_000, 60),  # the wall clock went back
-        (2, -100, 2),  # never more than the ttl
-        (2, 1, 2),
-    ],
-)
-def test_after_a_restart_it_goes_on_counting(ttl: float, stored: float, remaining: float) -> None:
-    wall = 1_700_000_000 * SECOND
-    assert remaining_after_restart(ttl, wall + round(stored * SECOND), wall) == pytest.approx(remaining)

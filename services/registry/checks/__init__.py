@@ -1,0 +1,1 @@
+"""Active checks of instances by grpc.health.v1."""
