@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import tools
 from benchmarks.report import picture, text
-from benchmarks.report.results import Results, latest, load
+from benchmarks.report.results import FOLDER, Results, latest, load
 
 _DOCUMENT = tools.ROOT / "docs" / "performance.md"
 _BEGIN, _END = "<!-- results: written by `python -m benchmarks.report --docs` -->", "<!-- end of results -->"
@@ -38,6 +38,11 @@ def main() -> int:
         return 1
     text.show(results, [case.name for case in results.cases])
     if options.docs:
+        if options.file.resolve().parent != FOLDER:
+            print(
+                f"the docs show only what is kept in {os.path.relpath(FOLDER)}: move the results there", file=sys.stderr
+            )
+            return 1
         picture.draw(results, options.file.with_suffix(".svg"))
         document = _DOCUMENT.read_text(encoding="utf-8")
         _DOCUMENT.write_text(_filled(document, results, options.file), encoding="utf-8")

@@ -47,6 +47,7 @@ def draw(results: Results, path: Path) -> Path | None:
         _chart(axis, results, name, title, metric)
     figure.suptitle("Over Envoy, median and range of the rounds; dashed: the goal", fontsize=9)
     plt.rcParams["svg.hashsalt"] = "meshplane"  # the same results make the same file
+    plt.rcParams["svg.fonttype"] = "none"  # text as text: a fifth of the size
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
     return path
