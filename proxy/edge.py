@@ -18,6 +18,7 @@ from mesh.clock import Clock, SystemClock
 from mesh.discovery.model import Directory, Instance
 from mesh.discovery.registration import Registration
 from mesh.discovery.watcher import RegistryWatcher
+from mesh.edge import EDGE_SERVICE
 from mesh.errors import MeshError, StartError
 from mesh.runtime import Process
 from proxy.admin import health, reflection, service
@@ -33,7 +34,6 @@ from proxy.engines.aio.channels import Channels
 from proxy.engines.engine import INTERNAL, PUBLIC, WORKER, Engine, Listener
 from proxy.engines.factory import make_engine, takes_sockets
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
-from proxy.routing.table import EDGE_SERVICE
 from proxy.stack import Stack, StackOptions
 from proxy.tls.identity import Tls
 from proxy.tls.metrics import TlsCollector

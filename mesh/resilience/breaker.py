@@ -78,6 +78,18 @@ class Breaker:
         self._bad = 0
         self._slow = 0
 
+    def follow(self, options: BreakerOptions) -> None:
+        """Go on under other options.
+
+        What it knows of the endpoint stays: an open breaker stays open, for as long as the new options say, and calls
+        under way still count. Only a window of another length begins anew, and one that is switched off is closed.
+        """
+        before, self.options = self.options, options
+        if options.window_seconds != before.window_seconds:
+            self.window = SlidingWindow(options.window_seconds)
+        if not options.enabled and self.state is not BreakerState.CLOSED:
+            self._enter(BreakerState.CLOSED, self._since)
+
     def acquire(self, now: float) -> int:
         """Return a permit for one call, or 0 when the call must not be made."""
         if self.state is BreakerState.CLOSED:

@@ -179,6 +179,25 @@ class RateLimitOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitOptions:
+    """What one call, and all of them together, may take. Unset is the edge's own limit, which none of them exceeds."""
+
+    # Bytes of one message, either way, and of a request's metadata as HTTP/2 counts them.
+    max_message_bytes: int | None = None
+    max_header_bytes: int | None = None
+    # Calls in flight; a worker's own, as all limits are.
+    max_calls_in_flight: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values; raises UsageError."""
+        for name, high in (("max_message_bytes", 1 << 30), ("max_header_bytes", 1 << 20)):
+            value = getattr(self, name)
+            require(value is None or 1024 <= value <= high, f"limits.{name} must be from 1024 to {high}")
+        calls = self.max_calls_in_flight
+        require(calls is None or 1 <= calls <= 10**6, "limits.max_calls_in_flight must be from 1 to 1000000")
+
+
+@dataclass(frozen=True, slots=True)
 class BalancerOptions:
     """Which of the endpoints that take calls gets the next one. All kinds respect weights."""
 
@@ -234,6 +253,9 @@ class RoutePolicy:
     rate_limit: RateLimitOptions | None = None
     balancer: BalancerOptions = field(default_factory=BalancerOptions)
     hedge: HedgeOptions | None = None
+    limits: LimitOptions | None = None
+    # Whose calls `limits.max_calls_in_flight` counts together, as `name` is for the rate limit.
+    limits_name: str = ""
 
 
 def _seconds(name: str, value: float | None, *, optional: bool = False) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mesh.discovery.model import Directory, Health
 from mesh.resilience.breaker import BreakerOptions
+from proxy.call.limits import Limits
 from proxy.engines.engine import INTERNAL, PUBLIC, WORKER
+from proxy.policy.document import Document
+from proxy.policy.precedence import resolve
+from proxy.routing.exposure import exposed
+from proxy.routing.rules import Rules
 from proxy.routing.table import EMPTY, RouteTable, compile_table
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.plan import Plans, Policies
@@ -26,18 +32,24 @@ class MeshState:
     tables: dict[str, RouteTable] = field(default_factory=dict)
     draining: bool = False
     plans: Plans = field(default_factory=Plans)
+    # What the configuration says, and the limits of calls that follow from it.
+    document: Document = field(default_factory=Document)
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         """Start with nothing but what the edge answers itself."""
         self.pool = EndpointPool(self.breaker, self.plans)
+        # As the registry has it, without what the configuration changes.
+        self._registered = self.directory
         self._changed = asyncio.Event()
         self._compile()
 
     def update(self, directory: Directory, forget: Callable[[Iterable[Endpoint]], None]) -> None:
         """Follow the registry; endpoints that left are handed to `forget`."""
-        self.directory = directory
+        self._registered = directory
+        self.directory = directory = exposed(directory, self.document.exposure)
         gone = self.pool.update(directory)
-        self.plans.retain(directory.services, self.pool.willing())
+        self.plans.retain(directory.services)
         self._compile()
         forget(gone)
         self._notify()
@@ -45,9 +57,15 @@ class MeshState:
     def follow(self, policies: Policies) -> None:
         """Take other policies into force; calls under way go on under theirs."""
         self.plans.follow(policies)
-        self.pool.update(self.directory)  # breakers with other options begin anew
+        self.pool.update(self.directory)  # for its breakers' options
         self._compile()
         self._notify()
+
+    def configure(self, document: Document, limits: Limits) -> None:
+        """Take another release of the configuration into force; `limits` are the edge's under it."""
+        self.document, self.limits = document, limits
+        self.directory = exposed(self._registered, document.exposure)
+        self.follow(functools.partial(resolve, document))
 
     def drain(self) -> None:
         """Tell health checkers that this edge is about to leave."""
@@ -82,6 +100,7 @@ class MeshState:
 
     def _compile(self) -> None:
         # In place: the dispatcher reads the same mapping.
+        made = functools.partial(Rules, self.document, self.limits, self.plans)
         for listener in (PUBLIC, INTERNAL, WORKER):
             self.tables[listener] = compile_table(
                 self.directory,
@@ -89,6 +108,7 @@ class MeshState:
                 public_only=listener == PUBLIC,
                 local=self.local.get(listener, ()),
                 plans=self.plans,
+                rules=functools.partial(made, listener) if self.document != Document() else None,
             )
 
     def _notify(self) -> None:

@@ -26,7 +26,6 @@ class Call:
     """
 
     __slots__ = (
-        "attempt_at",
         "attempts",
         "by_name",
         "bytes_in",
@@ -55,9 +54,6 @@ class Call:
         "tried",
         "upstream_metadata",
     )
-
-    # When the attempt under way began; set on routes whose policy asks how long attempts take, and nowhere else.
-    attempt_at: float
 
     def __init__(self, method: bytes, metadata: Metadata, peer: str, listener: str, now: float) -> None:
         # The full path, "/shop.v1.Orders/Get".
@@ -104,6 +100,13 @@ class Call:
         if headers is None:
             headers = self.by_name = dict(self.metadata)
         return headers.get(name)
+
+    def headers(self) -> Mapping[bytes, bytes]:
+        """Return the received headers by name, the last one where there are several of a name."""
+        headers = self.by_name
+        if headers is None:
+            headers = self.by_name = dict(self.metadata)
+        return headers
 
     def send_upstream(self, name: bytes, value: bytes) -> None:
         """Send `name: value` to the upstream instead of what the client sent under that name."""

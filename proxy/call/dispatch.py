@@ -31,15 +31,17 @@ class Dispatcher:
         self.tables: Mapping[str, RouteTable] = {}
         self.in_flight = 0
 
-    def begin(self, listener: str, method: bytes, metadata: Metadata, peer: str) -> Call:
-        """Return a new call with its route. `end` must follow."""
+    def begin(
+        self, listener: str, method: bytes, metadata: Metadata, peer: str, by_name: dict[bytes, bytes] | None = None
+    ) -> Call:
+        """Return a new call with its route; `end` must follow. `by_name` is the metadata by name, if it is at hand."""
         call = Call(method, metadata, peer, listener, self.now())
+        call.by_name = by_name
         call.route = route = self.tables.get(listener, EMPTY).find(method)
-        if route is None or route.is_local:
-            call.pipeline = self.local
+        if route is not None and route.plain:
+            call.pipeline = self.routed
         else:
-            plan = route.plan
-            call.pipeline = self.routed if plan is None else plan.pipeline
+            self._set_out(call)
         self.in_flight += 1
         return call
 
@@ -73,17 +75,6 @@ class Dispatcher:
         endpoint.calls += 1
         return endpoint
 
-    def retry_endpoint(self, call: Call) -> Endpoint:
-        """Return the endpoint of an attempt that follows a wait: one that was not tried, else any; raises Reject."""
-        try:
-            return self.next_endpoint(call)
-        except Reject:
-            tried, call.tried = call.tried, ()
-            try:
-                return self.next_endpoint(call)
-            finally:
-                call.tried = tried
-
     def on_response(self, call: Call) -> None:
         """Note that the upstream began to answer."""
         assert call.pipeline is not None
@@ -111,13 +102,30 @@ class Dispatcher:
         self.in_flight -= 1
         call.pipeline.on_end(call)
 
+    def _set_out(self, call: Call) -> None:
+        """Find the way of a call whose route is not plain."""
+        route = call.route
+        if route is None or route.is_local:
+            call.pipeline = self.local
+            return
+        if route.chooser is not None:
+            call.route = route = route.chooser.choose(call)
+        plan = route.plan
+        call.pipeline = self.routed if plan is None else plan.pipeline
+
+    def limits_of(self, call: Call) -> Limits:
+        """Return what is accepted of a call."""
+        route = call.route
+        return self.limits if route is None or route.limits is None else route.limits
+
     def _check(self, call: Call) -> None:
-        self.limits.check_headers(call)
+        route = call.route
+        (self.limits if route is None else route.limits or self.limits).check_headers(call)
         if self.in_flight > self.limits.max_calls_in_flight:
             raise Reject(
                 Reason.OVERLOADED, f"the edge has {self.limits.max_calls_in_flight} calls in flight, its limit: retry"
             )
-        if call.route is None:
+        if route is None:
             # The same words for a service that does not exist and for one that this listener does not show.
             service = call.method.rpartition(b"/")[0].lstrip(b"/").decode("ascii", "replace")
             raise Reject(Reason.NO_ROUTE, f"unknown service {service}" if service else "malformed method name")

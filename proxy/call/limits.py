@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from mesh.options import require
+from mesh.resilience.policy import LimitOptions
 from proxy.call.call import Call, Metadata
 from proxy.call.reason import Reason, Reject
 
@@ -74,3 +75,13 @@ class Limits:
             Reason.MESSAGE_TOO_LARGE,
             f"a message of {size} bytes from the {sender} is over the edge's limit of {self.max_message_bytes}",
         )
+
+
+def limited(limits: Limits, options: LimitOptions) -> Limits:
+    """Return limits with what the options set of them."""
+    size, header = options.max_message_bytes, options.max_header_bytes
+    return replace(
+        limits,
+        max_message_bytes=limits.max_message_bytes if size is None else size,
+        max_header_bytes=limits.max_header_bytes if header is None else header,
+    )

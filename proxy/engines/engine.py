@@ -9,6 +9,8 @@ from typing import Protocol
 
 import grpc
 
+from proxy.call.limits import Limits
+from proxy.engines.options import Protection
 from proxy.tls.identity import Identity
 from proxy.upstream.endpoint import Endpoint
 
@@ -47,6 +49,10 @@ class Engine(Protocol):
             StartError: an address cannot be listened on.
 
         """
+        ...
+
+    def follow(self, limits: Limits, protection: Protection) -> None:
+        """Take other bounds into force, as far as they can change while it runs."""
         ...
 
     def forget(self, endpoints: Iterable[Endpoint]) -> None:

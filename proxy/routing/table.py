@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mesh.discovery.model import Directory, Instance, Service
+from mesh.edge import EDGE_SERVICE
 from proxy.upstream.plan import Plan, Plans
 from proxy.upstream.pool import EndpointPool
 from proxy.upstream.targets import Targets
 
 if TYPE_CHECKING:
+    from proxy.call.limits import Limits
     from proxy.interceptors.metrics import MethodStats
-
-# The service name of what the edge answers itself.
-EDGE_SERVICE = "mesh-edge"
+    from proxy.policy.document import Destination, Labels
+    from proxy.routing.choice import Chooser
+    from proxy.routing.mirror import Mirror
+    from proxy.routing.rules import Rules, TargetsOf
 
 # Method names come from clients, so what is kept per method is bounded: the rest of a service shares one entry.
 MAX_METHODS = 200
@@ -27,10 +30,17 @@ _PATH = re.compile(rb"/([A-Za-z_][A-Za-z0-9_.]*)/([A-Za-z_][A-Za-z0-9_]*)").full
 class ServiceRoute:
     """Where the calls of one gRPC service go on one listener."""
 
-    __slots__ = ("_methods", "_others", "_plans", "grpc_service", "is_local", "service", "targets")
+    __slots__ = ("_methods", "_others", "_plans", "_room", "_rules", "grpc_service", "is_local", "service", "targets")
 
     def __init__(
-        self, grpc_service: str, service: str, targets: Targets, plans: Plans | None = None, *, is_local: bool = False
+        self,
+        grpc_service: str,
+        service: str,
+        targets: Targets,
+        plans: Plans | None = None,
+        rules: Rules | None = None,
+        *,
+        is_local: bool = False,
     ) -> None:
         self.grpc_service = grpc_service
         self.service = service
@@ -38,9 +48,15 @@ class ServiceRoute:
         # The edge answers it itself.
         self.is_local = is_local
         self._plans = plans
+        self._rules = rules
         self._methods: dict[str, MethodRoute] = {}
+        # Clients may make up names; those that the configuration has are not among the bounded ones.
+        named = tuple(rules.named(grpc_service)) if rules is not None else ()
+        self._room = MAX_METHODS + len(named)
         # Those of the methods beyond the bound, by their policy: nobody escapes a policy by calling many names.
         self._others: dict[Plan | None, MethodRoute] = {}
+        for name in named:
+            self.method(name)
 
     def method(self, name: str) -> MethodRoute:
         """Return the entry of a method; methods beyond a bound share one for each policy."""
@@ -48,20 +64,37 @@ class ServiceRoute:
         if known is not None:
             return known
         plan = self._plans.of(self.service, f"{self.grpc_service}/{name}") if self._plans is not None else None
-        if len(self._methods) < MAX_METHODS:
-            return self._methods.setdefault(name, MethodRoute(self, name, plan))
-        return self._others.get(plan) or self._others.setdefault(plan, MethodRoute(self, OTHER, plan))
+        if len(self._methods) < self._room:
+            return self._methods.setdefault(name, self._made(name, name, plan))
+        return self._others.get(plan) or self._others.setdefault(plan, self._made(OTHER, name, plan))
+
+    def _made(self, label: str, name: str, plan: Plan | None) -> MethodRoute:
+        made = MethodRoute(self, label, plan)
+        return made if self._rules is None else self._rules.refine(made, name)
 
 
 class MethodRoute:
     """One method of a route; the unit that calls are counted by."""
 
-    __slots__ = ("is_local", "label", "plan", "route", "service", "stats", "targets")
+    __slots__ = (
+        "chooser",
+        "is_local",
+        "label",
+        "limits",
+        "mirror",
+        "origin",
+        "plain",
+        "plan",
+        "route",
+        "service",
+        "stats",
+        "targets",
+    )
 
     def __init__(self, route: ServiceRoute, label: str, plan: Plan | None) -> None:
         self.route = route
         self.service = route.service
-        self.targets = route.targets if plan is None else plan.targets(route.targets)
+        self.targets = route.targets
         self.is_local = route.is_local
         # What its policy asks for; None where it has none.
         self.plan = plan
@@ -69,6 +102,26 @@ class MethodRoute:
         self.label = f"{route.grpc_service}/{label}"
         # Where the metrics count it; set by them.
         self.stats: MethodStats | None = None
+        # Decides which way a call goes, where the configuration has several; None where this is the way.
+        self.chooser: Chooser | None = None
+        # Has copies made; what is accepted, where that is not what the edge accepts of all calls.
+        self.mirror: Mirror | None = None
+        self.limits: Limits | None = None
+        # Where in the configuration the way comes from; "" is the registry alone.
+        self.origin = ""
+        # Nothing above has to be looked at to begin a call.
+        self.plain = plan is None and not route.is_local
+
+    def choose_by(self, chooser: Chooser) -> None:
+        """Have calls take one of several ways."""
+        self.chooser = chooser
+        self.plain = False
+
+    def variant(self, service: str, targets: Targets, plan: Plan | None, origin: str) -> MethodRoute:
+        """Return another way for the same method."""
+        made = MethodRoute(self.route, "", plan)
+        made.label, made.service, made.targets, made.origin = self.label, service, targets, origin
+        return made
 
 
 class RouteTable:
@@ -108,12 +161,17 @@ def compile_table(
     public_only: bool,
     local: Iterable[str] = (),
     plans: Plans | None = None,
+    rules: Callable[[Mapping[str, Iterable[str]], TargetsOf], Rules] | None = None,
 ) -> RouteTable:
     """Return the routes of a listener.
 
     `public_only` leaves out what is not PUBLIC, down to single instances. `local` are the gRPC services that the edge
-    answers itself, which no registration can take over. `plans` has the policies, if there are any.
+    answers itself, which no registration can take over. `plans` has the policies, if there are any, and `rules` makes
+    those of the configuration.
     """
+    made = None
+    if rules is not None:
+        made = rules(declared(directory), targets_of(pool, public_only=public_only))
     routes = {name: ServiceRoute(name, EDGE_SERVICE, Targets(()), is_local=True) for name in local}
     names = []
     for service in by_age(directory.services.values()):
@@ -128,8 +186,45 @@ def compile_table(
             if grpc_service not in routes:
                 declaring = {one.key for one in instances if grpc_service in one.grpc_services}
                 targets = Targets([one for one in endpoints if one.instance.key in declaring])
-                routes[grpc_service] = ServiceRoute(grpc_service, service.name, targets, plans)
+                routes[grpc_service] = ServiceRoute(grpc_service, service.name, targets, plans, made)
     return RouteTable(routes, names)
+
+
+def declared(directory: Directory) -> dict[str, list[str]]:
+    """Return the gRPC services of each service, by what it or an instance of it says."""
+    found = {service.name: dict.fromkeys(service.grpc_services) for service in directory.services.values()}
+    for one in directory.instances.values():
+        found.setdefault(one.service, {}).update(dict.fromkeys(one.grpc_services))
+    return {service: sorted(names) for service, names in found.items()}
+
+
+def targets_of(pool: EndpointPool, *, public_only: bool) -> TargetsOf:
+    """Return what finds the instances of a destination on a listener; routes share what it has found."""
+    known: dict[tuple[str, Labels, str], Targets] = {}
+
+    def find(to: Destination, grpc_service: str) -> Targets:
+        key = (to.service, to.labels, grpc_service)
+        targets = known.get(key)
+        if targets is None:
+            endpoints = [
+                one
+                for one in pool.of(to.service)
+                if grpc_service in one.instance.grpc_services
+                and (one.instance.public or not public_only)
+                and has_labels(one.instance, to.labels)
+            ]
+            targets = known[key] = Targets(endpoints)
+        return targets
+
+    return find
+
+
+def has_labels(instance: Instance, labels: Labels) -> bool:
+    """Tell whether an instance has all of the labels: its version, its zone, and its metadata."""
+    return all(
+        value == (getattr(instance, name) if name in ("version", "zone") else instance.metadata.get(name))
+        for name, value in labels
+    )
 
 
 def by_age(services: Iterable[Service]) -> list[Service]:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable
 from typing import Any, TypeAlias, TypeVar
 
-from mesh.resilience.outlier import OutlierDetector
 from mesh.resilience.policy import RoutePolicy
 from proxy.call.pipeline import Pipeline
-from proxy.upstream.balanced import BalancedTargets, Balancing
-from proxy.upstream.retry import Retries
-from proxy.upstream.targets import Targets
 
 V = TypeVar("V")
 
@@ -57,32 +52,12 @@ class Kept:
 class Plan:
     """The policy of a route, made ready for its calls."""
 
-    __slots__ = ("_balancing", "_made", "pipeline", "policy", "retries")
+    __slots__ = ("pipeline", "policy")
 
-    def __init__(
-        self,
-        policy: RoutePolicy,
-        pipeline: Pipeline,
-        retries: Retries | None = None,
-        balancing: Balancing | None = None,
-    ) -> None:
+    def __init__(self, policy: RoutePolicy, pipeline: Pipeline) -> None:
         self.policy = policy
         # What the calls of the route pass, in the place of what calls without a policy do.
         self.pipeline = pipeline
-        # Which attempts are made again; None is those that nobody would notice.
-        self.retries = retries
-        # How calls are spread; None is round robin.
-        self._balancing = balancing
-        self._made: weakref.WeakKeyDictionary[Targets, Targets] = weakref.WeakKeyDictionary()
-
-    def targets(self, plain: Targets) -> Targets:
-        """Return the endpoints of a route as the policy picks among them; routes that share them share their turns."""
-        if self._balancing is None:
-            return plain
-        made = self._made.get(plain)
-        if made is None:
-            made = self._made[plain] = BalancedTargets(plain, self._balancing)
-        return made
 
 
 # Makes the plan of a service's policy; the second one is that of the service as a whole.
@@ -109,13 +84,10 @@ class Plans:
         self._plans.clear()
         self.kept.turn()
 
-    def retain(self, services: Collection[str], willing: Mapping[str, Collection[Hashable]]) -> None:
-        """Forget services that are gone, and of the others what is not among the keys of their `willing` endpoints."""
+    def retain(self, services: Collection[str]) -> None:
+        """Forget services that are gone."""
         self._plans = {key: plan for key, plan in self._plans.items() if key[0] in services}
         self.kept.retain(services)
-        for service, one in self.kept.all():
-            if isinstance(one, OutlierDetector):
-                one.follow(willing.get(service, ()))
 
     def whole(self, service: str) -> RoutePolicy | None:
         """Return the policy of a service as a whole."""
@@ -123,7 +95,10 @@ class Plans:
 
     def of(self, service: str, method: str) -> Plan | None:
         """Return the plan of a method, None where nothing is asked for."""
-        policy = self._policies(service, method)
+        return self.made(service, self._policies(service, method))
+
+    def made(self, service: str, policy: RoutePolicy | None) -> Plan | None:
+        """Return the plan of a policy for calls to a service."""
         if policy is None or self._make is None:
             return None
         key = (service, policy)

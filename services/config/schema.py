@@ -142,6 +142,10 @@ def _blame(layers: tuple[Layer, ...], merged: Merged, path: Path) -> Layer:
 
 def _explain(error: Any) -> Iterator[tuple[Path, str]]:
     path: Path = tuple(error.absolute_path)
+    if "propertyNames" in error.absolute_schema_path:
+        said = _SENTENCES.get(error.validator, lambda value: f"must satisfy {error.validator}: {_short(value)}")
+        yield (*path, str(error.instance)), f"is a key that {said(error.validator_value)}"
+        return
     say = _SENTENCES.get(error.validator)
     if error.validator == "required":
         for name in error.validator_value:

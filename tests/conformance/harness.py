@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -18,13 +19,15 @@ from mesh.resilience.breaker import BreakerOptions
 from mesh.resilience.policy import RoutePolicy
 from proxy.admin import health
 from proxy.admin.state import MeshState
-from proxy.call.call import Call, Metadata
+from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
 from proxy.call.limits import Limits
 from proxy.call.reason import Reason
 from proxy.engines.aio.engine import AioEngine
 from proxy.engines.engine import INTERNAL, PUBLIC, Engine, Listener
+from proxy.engines.options import Protection
 from proxy.engines.wire.engine import WireEngine
+from proxy.policy.document import read
 from proxy.stack import Stack, StackOptions
 from proxy.tls.identity import Tls
 from proxy.upstream.endpoint import Endpoint
@@ -54,8 +57,8 @@ _GRPC_SAYS = ("ExecuteBatchError raised in core by servicer method", "Invalid en
 class Books(Dispatcher):
     """A dispatcher that counts what an engine begins and ends."""
 
-    def begin(self, listener: str, method: bytes, metadata: Metadata, peer: str) -> Call:
-        self.begun.append(call := super().begin(listener, method, metadata, peer))
+    def begin(self, *args: Any) -> Call:
+        self.begun.append(call := super().begin(*args))
         self.quiet.clear()
         return call
 
@@ -93,6 +96,7 @@ class EdgeUnderTest:
     state: MeshState
     addresses: dict[str, str]
     hook_errors: list[BaseException] = field(default_factory=list)
+    limits: Limits = field(default_factory=Limits)
     _records: list[Call] = field(default_factory=list)
     _services: dict[str, Service] = field(default_factory=dict)
     _instances: dict[tuple[str, str], Instance] = field(default_factory=dict)
@@ -119,6 +123,15 @@ class EdgeUnderTest:
             self._instances[one.key] = one
         self._apply()
         return [one for one in self.endpoints if one.address in addresses]
+
+    def configure(self, **document: Any) -> None:
+        """Take a document of the application `mesh.edge` into force, as a release would."""
+        own = self.limits
+        found = read(document, own)
+        limits = dataclasses.replace(own, **found.limits)
+        self.books.limits = limits
+        self.engine.follow(limits, dataclasses.replace(Protection(), **found.protection))
+        self.state.configure(found, limits)
 
     def deregister(self, address: str) -> None:
         """Take the instances at an address out of the registry."""
@@ -186,7 +199,7 @@ async def run_edge(
         # Tests put makers of their own in its place, which know nothing of TLS.
         running = make_engine(engine, books) if tls is None else make_engine(engine, books, tls)
         addresses = await running.start([_listener(name, state, tls) for name in (PUBLIC, INTERNAL)])
-        edge = EdgeUnderTest(running, books, made, state, dict(addresses), hook_errors)
+        edge = EdgeUnderTest(running, books, made, state, dict(addresses), hook_errors, books.limits)
         try:
             yield edge
         finally:

@@ -15,6 +15,7 @@ PURE = (
     "mesh/resilience",
     "proxy/call",
     "proxy/interceptors",
+    "proxy/policy",
     "proxy/routing",
     "proxy/upstream",
     "proxy/stack.py",

@@ -13,8 +13,8 @@ from mesh.api.edge.v1 import EdgeStub, GetInfoRequest, GetInfoResponse, ListUpst
 from mesh.api.registry.v1 import Instance, ListRequest, RegistryStub, Service
 from mesh.cli.supervisor.ready import dialable
 from mesh.discovery.channel import control_channel, mesh_error
+from mesh.edge import EDGE_SERVICE
 from mesh.errors import UnreachableError
-from proxy.routing.table import EDGE_SERVICE
 
 REGISTRY_TIMEOUT = 5.0
 EDGE_TIMEOUT = 3.0

@@ -65,6 +65,9 @@ class AioEngine:
             await server.start()
         return addresses
 
+    def follow(self, limits: Limits, protection: Protection) -> None:
+        """See Engine.follow. The limits of calls are the dispatcher's; grpc's core keeps what it was started with."""
+
     def forget(self, endpoints: Iterable[Endpoint]) -> None:
         """See Engine.forget."""
         self._channels.forget(endpoints)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -43,8 +42,6 @@ class Request:
         self._reading: asyncio.Task[Any] | None = None
         # What was read but its write was cut off by the end of an attempt stands in `_kept` as well.
         self.replayable = True
-        # Called when that ends.
-        self.on_forget: Callable[[], None] | None = None
         # What went wrong on this side, such as a message that is refused; the attempt is cancelled then.
         self.error: Exception | None = None
 
@@ -69,8 +66,6 @@ class Request:
         """Give up the replay: the response has begun."""
         self.replayable = False
         self._kept.clear()
-        if self.on_forget is not None:
-            self.on_forget()
 
     async def close(self) -> None:
         """Stop reading, at the end of the call."""
@@ -88,7 +83,7 @@ class Request:
             call.request_ended_at = self._dispatcher.now()
             return None
         size = len(message)
-        limits = self._dispatcher.limits
+        limits = self._dispatcher.limits_of(call)
         if size > limits.max_message_bytes:
             raise limits.message_too_large(size, "client")
         call.bytes_in += size

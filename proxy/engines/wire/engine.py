@@ -8,10 +8,10 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from proxy.call.dispatch import Dispatcher
+from proxy.call.limits import Limits
 from proxy.engines.engine import Listener
 from proxy.engines.options import PoolOptions, Protection
 from proxy.engines.wire import endings
-from proxy.engines.wire.again import Alarms
 from proxy.engines.wire.door import Door
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.h2 import Http2Options, Library, load
@@ -84,7 +84,6 @@ class WireEngine:
         """See Engine.start."""
         self.loop = asyncio.get_running_loop()
         self.turns = Turns(self.loop, self._alone)
-        self.alarms = Alarms(self.loop, self.dispatcher.now)
         addresses = {}
         for listener in listeners:
             local = LocalServer(listener, self.dispatcher.limits)
@@ -96,6 +95,12 @@ class WireEngine:
             self._doors.append(door)
         self._sweep_timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
         return addresses
+
+    def follow(self, limits: Limits, protection: Protection) -> None:
+        """See Engine.follow."""
+        self.max_message_bytes = limits.max_message_bytes
+        self.max_header_bytes = limits.max_header_bytes
+        self.protection = protection
 
     def forget(self, endpoints: Iterable[Endpoint]) -> None:
         """See Engine.forget."""
@@ -118,7 +123,6 @@ class WireEngine:
             session.end()
         for pool in (*self.pools.values(), *self.local.values()):
             pool.close()
-        self.alarms.stop()
         for timer in (self._sweep_timer, self.deadline_timer):
             if timer is not None:
                 timer.cancel()

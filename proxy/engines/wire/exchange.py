@@ -9,7 +9,6 @@ from mesh.resilience.deadline import parse_timeout
 from proxy.call.call import Call
 from proxy.call.reason import Reason, Reject
 from proxy.engines.wire import endings
-from proxy.engines.wire.again import Again
 from proxy.engines.wire.credit import Lane
 from proxy.engines.wire.framing import PREFIX, Meter
 from proxy.engines.wire.h2 import CANCEL, LAST_USABLE_STREAM, NO_ERROR, Header
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from proxy.engines.wire.pool import Pool
     from proxy.engines.wire.session import Session
     from proxy.engines.wire.upstream import Upstream
-    from proxy.upstream.endpoint import Endpoint
+    from proxy.routing.table import MethodRoute
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +37,6 @@ class Exchange:
 
     __slots__ = (
         "admitting",
-        "again",
         "attempting",
         "authority",
         "body",
@@ -46,6 +44,7 @@ class Exchange:
         "call",
         "done",
         "engine",
+        "max_message_bytes",
         "pool",
         "reply_lane",
         "reply_meter",
@@ -66,14 +65,13 @@ class Exchange:
 
     def __init__(self, engine: WireEngine, session: Session, stream_id: int, call: Call, authority: Header) -> None:
         self.engine = engine
+        self.max_message_bytes = engine.max_message_bytes
         self.session = session
         self.stream_id = stream_id
         self.call = call
         self.authority = authority
         # Set while asynchronous interceptors run.
         self.admitting: asyncio.Task[None] | None = None
-        # Its retries, where its route has a policy for them.
-        self.again: Again | None = None
         # An endpoint was picked and its attempt has not ended.
         self.attempting = False
         # Where it waits for a connection, and the stream that it got there.
@@ -136,14 +134,8 @@ class Exchange:
         call, engine = self.call, self.engine
         route = call.route
         assert route is not None
-        if route.is_local and call.deadline is None:
-            # The pipeline of local calls does not read it.
-            value = call.header(b"grpc-timeout")
-            seconds = parse_timeout(value) if value is not None else None
-            call.deadline = None if seconds is None else call.started_at + seconds
-        plan = route.plan
-        if plan is not None and plan.retries is not None:
-            self.again = Again(self, plan.retries)
+        if not route.plain:
+            self._mind(route)
         if call.deadline is not None:
             self.slot = engine.deadlines.add(self, call.deadline)
             if engine.deadline_timer is None:
@@ -153,20 +145,24 @@ class Exchange:
         else:
             self.attempt()
 
+    def _mind(self, route: MethodRoute) -> None:
+        """Do what a route asks for that is not plain."""
+        call = self.call
+        if route.limits is not None:
+            self.max_message_bytes = route.limits.max_message_bytes
+        if route.is_local and call.deadline is None:
+            # The pipeline of local calls does not read it.
+            value = call.header(b"grpc-timeout")
+            seconds = parse_timeout(value) if value is not None else None
+            call.deadline = None if seconds is None else call.started_at + seconds
+
     def attempt(self) -> None:
         try:
             endpoint = self.engine.dispatcher.next_endpoint(self.call)
         except Reject as rejection:
-            if self.again is None or not self.again.take_rejected():
-                self.refuse(rejection)
+            self.refuse(rejection)
             return
-        self.go(endpoint)
-
-    def go(self, endpoint: Endpoint) -> None:
-        """Make an attempt on an endpoint."""
         self.attempting = True
-        if self.again is not None:
-            self.again.watch()
         engine = self.engine
         (engine.pools.get(endpoint) or engine.pool(endpoint)).submit(self)
 
@@ -207,13 +203,13 @@ class Exchange:
         meter = self.request_meter
         if meter is None:
             size = int.from_bytes(data[1:PREFIX], "big")
-            if size + PREFIX == len(data) and size <= self.engine.max_message_bytes:
+            if size + PREFIX == len(data) and size <= self.max_message_bytes:
                 # One message that fills its frame, as nearly all do: no state is needed.
                 call = self.call
                 call.messages_in += 1
                 call.bytes_in += size
                 return True
-            meter = self.request_meter = Meter(self.engine.max_message_bytes)
+            meter = self.request_meter = Meter(self.max_message_bytes)
         over = meter.feed(data)
         if over:
             self._too_large(over, "client")
@@ -224,12 +220,12 @@ class Exchange:
         meter = self.reply_meter
         if meter is None:
             size = int.from_bytes(data[1:PREFIX], "big")
-            if size + PREFIX == len(data) and size <= self.engine.max_message_bytes:
+            if size + PREFIX == len(data) and size <= self.max_message_bytes:
                 call = self.call
                 call.messages_out += 1
                 call.bytes_out += size
                 return True
-            meter = self.reply_meter = Meter(self.engine.max_message_bytes)
+            meter = self.reply_meter = Meter(self.max_message_bytes)
         over = meter.feed(data)
         if over:
             self._too_large(over, "upstream")
@@ -237,7 +233,7 @@ class Exchange:
 
     def _too_large(self, size: int, sender: str) -> None:
         """Refuse a message that is over the limit."""
-        rejection = self.engine.dispatcher.limits.message_too_large(size, sender)
+        rejection = self.engine.dispatcher.limits_of(self.call).message_too_large(size, sender)
         self.attempt_ended(rejection.reason.code, rejection.message, rejection.reason)
         self.answer()
 
@@ -272,7 +268,7 @@ class Exchange:
     def refuse(self, rejection: Reject) -> None:
         """Answer the call here and now."""
         self.call.reject(rejection)
-        self.answer(rejection.trailers)
+        self.answer()
 
     def answer(self, given: tuple[Header, ...] = ()) -> None:
         """Send the call's status, written by the edge, and end the call."""
@@ -331,8 +327,6 @@ class Exchange:
             self.slot.discard(self)
         if self.admitting is not None:
             self.admitting.cancel()
-        if self.again is not None:
-            self.again.cancel()
         if self.request_meter is not None:
             call.messages_in += self.request_meter.messages
             call.bytes_in += self.request_meter.bytes

@@ -115,8 +115,7 @@ class Session(Connection):
         # The library lets pseudo headers come first only, and each once.
         authority = fields.get(_AUTHORITY)
         metadata = headers[3:] if authority is None else headers[4:]
-        call = self.engine.dispatcher.begin(self.listener, fields[b":path"], metadata, self.peer)
-        call.by_name = fields
+        call = self.engine.dispatcher.begin(self.listener, fields[b":path"], metadata, self.peer, fields)
         if self.identity:
             call.peer_identity = self.identity
         head = _NO_AUTHORITY if authority is None else (_AUTHORITY, authority)
