@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -30,10 +31,14 @@ from proxy.admin.service import EdgeInfo
 from proxy.admin.state import MeshState
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
+from proxy.call.limits import Limits
+from proxy.configuration import Configuration, Own
 from proxy.engines.aio.channels import Channels
 from proxy.engines.engine import INTERNAL, PUBLIC, WORKER, Engine, Listener
 from proxy.engines.factory import make_engine, takes_sockets
+from proxy.engines.options import Protection
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
+from proxy.policy.document import Document
 from proxy.stack import Stack, StackOptions
 from proxy.tls.identity import Tls
 from proxy.tls.metrics import TlsCollector
@@ -45,6 +50,8 @@ from proxy.workers.place import Place
 # An edge that cannot reach a registry at its start waits this long for it before it says that it is ready: it then
 # serves what it can, health and reflection, and goes on trying.
 FIRST_SYNC_SECONDS = 10.0
+# Once the registry has answered, this long is waited for the configuration.
+FIRST_CONFIGURATION_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +79,10 @@ class Edge:
         self.engine: Engine = make_engine(
             options.engine, self.dispatcher, self.tls.upstream, protection=options.protection, pool=options.pool
         )
-        self.watcher = RegistryWatcher(options.control, self.apply)
+        self.watcher = RegistryWatcher(options.control, self._hear)
+        # What the registry said while it is not clear yet what the configuration makes of it.
+        self._held: Directory | None = None
+        self._routed = asyncio.Event()
         self.info = EdgeInfo(
             instance_id=options.instance_id or f"edge-{socket.gethostname()}-{os.getpid()}",
             engine=self.engine.name,
@@ -81,6 +91,16 @@ class Edge:
             registry_connected=lambda: self.watcher.connected,
             started_at=clock.now(),
         )
+        self.configuration = Configuration(
+            options.control,
+            self.info.instance_id,
+            options.environment,
+            {"version": mesh.__version__, "engine": self.engine.name, "host": socket.gethostname()},
+            Own(options.limits, options.protection),
+            self.configure,
+        )
+        if options.state:
+            self.configuration.keep(Path(options.state), "" if place is None else f"-w{place.index}")
         # Reflection asks instances over channels of its own: they must not count as calls.
         self._asking = Channels(options.limits, self.tls.upstream)
         self._cache = DescriptorCache(self._asking.get)
@@ -106,7 +126,7 @@ class Edge:
                 stack.callback(lambda: place.leave(generate_latest(registry)))
             stack.push_async_callback(self._asking.close)
             if place is not None:
-                await stack.enter_async_context(_running(self.watcher.run()))
+                await self._follow(stack)
                 await self._learn_routes(stop, place)
             stack.push_async_callback(self._stop_engine)
             addresses |= await self.engine.start(self._listeners())
@@ -114,7 +134,7 @@ class Edge:
                 addresses |= place.addresses
             self.info.addresses = addresses
             if place is None:
-                await stack.enter_async_context(_running(self.watcher.run()))
+                await self._follow(stack)
             if self.tls.has_files:
                 await stack.enter_async_context(_running(self.tls.watch()))
             yield addresses
@@ -122,14 +142,45 @@ class Edge:
     def apply(self, directory: Directory) -> None:
         """Take a new state of the registry into force."""
         self.state.update(directory, self._forget)
+        self._routed.set()
+
+    def configure(self, document: Document, limits: Limits, protection: Protection) -> None:
+        """Take a release into force; calls under way go on under what they began with."""
+        self.state.configure(document, limits)
+        self.dispatcher.limits = limits
+        self.engine.follow(limits, protection)
 
     async def synced(self) -> bool:
-        """Wait for the first word from the registry; returns whether it came in time."""
+        """Wait for the first routes from the registry; returns whether they came in time."""
         try:
-            await asyncio.wait_for(self.watcher.synced(), FIRST_SYNC_SECONDS)
+            await asyncio.wait_for(self._routed.wait(), FIRST_SYNC_SECONDS)
         except TimeoutError:
             return False
         return True
+
+    async def _follow(self, stack: contextlib.AsyncExitStack) -> None:
+        """Follow the control plane as long as `stack` is open."""
+        for work in (self.configuration.run(), self.watcher.run(), self._begin_routing()):
+            await stack.enter_async_context(_running(work))
+
+    def _hear(self, directory: Directory) -> None:
+        """Hear the registry, at first without acting on it.
+
+        An edge that does not know its configuration yet would show for a moment what that hides.
+        """
+        if self._routed.is_set():
+            self.apply(directory)
+        else:
+            self._held = directory
+
+    async def _begin_routing(self) -> None:
+        """Take the registry's first word into force when the configuration is known, or has had its time."""
+        await self.watcher.synced()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.configuration.known(), FIRST_CONFIGURATION_SECONDS)
+        assert self._held is not None
+        self.apply(self._held)
+        self._held = None
 
     def _listeners(self) -> list[Listener]:
         options, place = self.options, self.place
@@ -155,7 +206,7 @@ class Edge:
 
         Without one to replace, it does not wait for ever.
         """
-        waits = [asyncio.create_task(self.watcher.synced()), asyncio.create_task(stop.wait())]
+        waits = [asyncio.create_task(self._routed.wait()), asyncio.create_task(stop.wait())]
         try:
             limit = None if place.replaces else FIRST_SYNC_SECONDS
             await asyncio.wait(waits, timeout=limit, return_when=asyncio.FIRST_COMPLETED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ ENGINES = ("auto", "wire", "aio")
 MAX_WORKERS = 256
 
 ACCESS_LOG_OFF = "off"
+
+_ENVIRONMENT = re.compile(r"[a-z][a-z0-9-]{0,62}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,10 @@ class EdgeOptions:
     access_log: str = "-"
     # Seconds that calls in flight are given at a stop.
     grace: float = 10.0
+    # Whose layers of the configuration (`mesh config`, application `mesh.edge`) it gets, such as prod.
+    environment: str = ""
+    # A folder for what it needs to start while the control services are away: the last configuration. "" keeps nothing.
+    state: str = ""
     # How it is called in the registry; made from the process where it is empty.
     instance_id: str = ""
     public_tls: ListenerTls = field(default_factory=ListenerTls)
@@ -77,6 +84,10 @@ class EdgeOptions:
         )
         require(0 <= self.grace <= 3600, "--grace must be from 0 to 3600 seconds")
         require(bool(self.access_log), "--access-log must be -, off or a path")
+        require(
+            not self.environment or _ENVIRONMENT(self.environment) is not None,
+            "--environment must be 1-63 characters of a-z 0-9 and -, beginning with a letter",
+        )
 
 
 def load_config(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from mesh.api.registry.v1 import (
 )
 from mesh.options import config_keys, parse_address, require
 from mesh.runtime import Process
+from services.config import shipped
 from services.config.domain import Config
 from services.config.keys import KeyRing
 from services.config.servicer import SERVICE as CONFIG
@@ -91,6 +92,7 @@ async def run_control(options: ControlOptions, process: Process) -> None:
         _telemetry(options) as columns,
         retaining(columns),
     ):
+        await shipped.register(config)
         logs = GrpcLogSink(LogSink(columns))
         services = [
             Hosted(REGISTRY, lambda server: add_registry(registry, server)),

@@ -92,6 +92,13 @@ Workers = Annotated[
     ),
 ]
 
+Environment = Annotated[
+    str | None,
+    typer.Option(
+        "--environment", metavar="NAME", help="Whose layers of the configuration mesh.edge the edge gets, such as prod."
+    ),
+]
+
 # A supervisor sets these; a person has no use for them.
 ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]
 LifelineFd = Annotated[int | None, typer.Option("--lifeline-fd", hidden=True)]

@@ -106,6 +106,11 @@ def edge(
         str | None, typer.Option(metavar="ID", help="Its name in the registry; made when left out.")
     ] = None,
     grace: arguments.OptionalGrace = None,
+    environment: arguments.Environment = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where it keeps what it needs to start while the control services are away."),
+    ] = None,
     public_tls_cert: tls.PublicCert = None,
     public_tls_key: tls.PublicKey = None,
     public_tls_client_ca: tls.PublicClientCa = None,
@@ -136,6 +141,8 @@ def edge(
         "access_log": access_log,
         "instance_id": instance_id,
         "grace": grace,
+        "environment": environment,
+        "state": str(state) if state is not None else None,
         "public_tls_cert": public_tls_cert,
         "public_tls_key": public_tls_key,
         "public_tls_client_ca": public_tls_client_ca,

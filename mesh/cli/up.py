@@ -44,6 +44,7 @@ def up(
     workers: arguments.Workers = None,
     config: arguments.Config = None,
     grace: arguments.OptionalGrace = None,
+    environment: arguments.Environment = None,
     as_json: arguments.Json = False,
     debug: arguments.Debug = False,
 ) -> int:
@@ -63,6 +64,7 @@ def up(
         engine=engine,
         workers=workers,
         grace=grace,
+        environment=environment,
     )
     # Everything on this machine asks the mesh there, and speaks plaintext with it.
     require(not edge.internal_tls.enabled, "mesh up: the internal listener cannot speak TLS; run mesh edge for that")

@@ -15,8 +15,9 @@ from mesh.api.config.v1 import ConfigStub, Update, WatchResponse
 from mesh.config.convert import effective_request, report_request, view_from_proto, watch_request
 from mesh.config.model import Outcome, Subject, View
 from mesh.config.snapshot import Snapshot, SnapshotError
-from mesh.discovery.backoff import Backoff
 from mesh.discovery.channel import control_channel, mesh_error
+from mesh.discovery.targets import Targets
+from mesh.errors import MeshError
 
 if TYPE_CHECKING:
     from mesh.api.config.v1.config_pb2_grpc import ConfigAsyncStub  # exists for type checkers only
@@ -50,11 +51,13 @@ class ConfigWatcher:
         snapshot: Snapshot | None = None,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
-        """Ask for secrets with `lease()`, the instance's own lease in the registry; 0 asks for them masked.
+        """Ask at `target`, "A" or "A,B,...", for secrets with `lease()`, the instance's own in the registry.
+
+        A lease of 0 asks for them masked.
 
         `on_event` is told in a sentence what changes between the instance and the control plane.
         """
-        self._target = target
+        self._targets = Targets(target)
         self._subject = subject
         self._on_change = on_change
         self._lease = lease
@@ -62,6 +65,8 @@ class ConfigWatcher:
         self._on_event = on_event
         self.current = View.EMPTY
         self.connected = False
+        # The control plane answered, and has no Config service.
+        self.absent = False
         # The last that came, whatever was made of it.
         self._received = View.EMPTY
         self._outcome, self._error = Outcome.APPLIED, ""
@@ -69,6 +74,21 @@ class ConfigWatcher:
         self._ready = asyncio.Event()
         self._refresh = asyncio.Event()
         self._said = ""
+
+    @property
+    def received(self) -> View:
+        """What came last, whatever was made of it."""
+        return self._received
+
+    @property
+    def outcome(self) -> Outcome:
+        """What was made of what came last."""
+        return self._outcome
+
+    @property
+    def error(self) -> str:
+        """Why what came last was rejected; "" is that it was not."""
+        return self._error
 
     async def ready(self) -> None:
         """Wait until there is a configuration to run with: from the control plane, or from the snapshot."""
@@ -85,16 +105,15 @@ class ConfigWatcher:
             RefusedError: what is asked for makes no sense, such as a malformed name.
 
         """
-        backoff = Backoff()
         while True:
             try:
                 # A new channel each time: it connects at once, where an old one may sit out a backoff of its own.
-                async with control_channel(self._target) as channel:
-                    await self._unless_refreshed(self._follow(ConfigStub(channel), backoff))
+                async with control_channel(self._targets.current) as channel:
+                    await self._unless_refreshed(self._follow(ConfigStub(channel)))
             except grpc.aio.AioRpcError as error:
                 self._lost(error)
             except TimeoutError:
-                self._say(f"the control service at {self._target} does not answer in time")
+                self._say(f"the control service at {self._targets.current} does not answer in time")
             finally:
                 self.connected = False
             await self._fall_back()
@@ -102,10 +121,10 @@ class ConfigWatcher:
                 self._refresh.clear()
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(backoff.next()):
+                async with asyncio.timeout(self._targets.move_on()):
                     await self._refresh.wait()
 
-    async def _follow(self, stub: ConfigAsyncStub, backoff: Backoff) -> None:
+    async def _follow(self, stub: ConfigAsyncStub) -> None:
         lease_id = self._lease()
         self._reported = None
         call = stub.Watch(watch_request(self._subject, lease_id, self._received))
@@ -114,8 +133,8 @@ class ConfigWatcher:
                 response = await call.read()
             if not isinstance(response, WatchResponse):
                 return  # the end of the stream
-            backoff.reset()
-            self.connected, self._said = True, ""
+            self._targets.reset()
+            self.connected, self.absent, self._said = True, False, ""
             if response.WhichOneof("update") == "changed":
                 await self._take(await self._view(stub, response, lease_id))
                 await self._report(stub)
@@ -165,7 +184,9 @@ class ConfigWatcher:
             if inspect.isawaitable(made):
                 made = await made
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the instance goes on with what it has
-            return Outcome.REJECTED, f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
+            # What is raised on purpose is a sentence already.
+            what = str(error) if isinstance(error, MeshError) else f"{type(error).__name__}: {error}"
+            return Outcome.REJECTED, what[:_LONGEST_ERROR]
         return made or Outcome.APPLIED, ""
 
     async def _report(self, stub: ConfigAsyncStub) -> None:
@@ -212,7 +233,11 @@ class ConfigWatcher:
             await asyncio.gather(following, asked, return_exceptions=True)
 
     def _lost(self, error: grpc.aio.AioRpcError) -> None:
-        found = mesh_error(error, self._target)
+        found = mesh_error(error, self._targets.current)
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            self.absent = True
+            self._say(f"the control plane at {self._targets.current} has no configuration service")
+            return
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             raise found from error
         # Others may pass: a lease is registered anew, a release is mended.

@@ -57,6 +57,8 @@ def edge(options: UpOptions, control_address: str) -> Spec:
             *("--workers", str(wanted.workers)),
             *("--access-log", access_log),
             *("--grace", f"{wanted.grace:g}"),
+            *("--state", wanted.state or str(options.data_dir / "edge")),
+            *(("--environment", wanted.environment) if wanted.environment else ()),
             *(("--config", str(options.config.absolute())) if options.config is not None else ()),
         ),
         {name: getattr(wanted, name) for name in LISTENERS},
