@@ -20,6 +20,11 @@ CONFIG_KEY_VARIABLE = "MESH_CONFIG_KEY"
 CONFIG_KEY_FILE_VARIABLE = "MESH_CONFIG_KEY_FILE"
 SNAPSHOT_KEY_VARIABLE = "MESH_SNAPSHOT_KEY"
 
+ALERT_WEBHOOKS_VARIABLE = "MESH_ALERT_WEBHOOKS"
+ALERTMANAGERS_VARIABLE = "MESH_ALERTMANAGERS"
+ALERT_SECRET_VARIABLE = "MESH_ALERT_SECRET"  # noqa: S105 - the name of a variable
+ALERT_SECRET_FILE_VARIABLE = "MESH_ALERT_SECRET_FILE"  # noqa: S105 - the same
+
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 _MAX_PORT = 65535
 
@@ -63,6 +68,28 @@ def config_keys(file: Path | None) -> list[str]:
 def snapshot_key() -> str:
     """Return the key that an instance encrypts the secrets in its snapshot with; "" is none: then it keeps none."""
     return os.environ.get(SNAPSHOT_KEY_VARIABLE, "").strip()
+
+
+def alert_receivers() -> tuple[list[str], list[str], str]:
+    """Return where alerts go when no option says so: URLs of webhooks and of Alertmanagers, and what signs webhooks.
+
+    `MESH_ALERT_WEBHOOKS` and `MESH_ALERTMANAGERS` have URLs, spaces between; the secret is in `MESH_ALERT_SECRET` or
+    in the file that `MESH_ALERT_SECRET_FILE` names.
+
+    Raises:
+        UsageError: that file cannot be read.
+
+    """
+    webhooks = os.environ.get(ALERT_WEBHOOKS_VARIABLE, "").split()
+    alertmanagers = os.environ.get(ALERTMANAGERS_VARIABLE, "").split()
+    secret = os.environ.get(ALERT_SECRET_VARIABLE, "").strip()
+    named = os.environ.get(ALERT_SECRET_FILE_VARIABLE, "").strip()
+    if named:
+        try:
+            secret = Path(named).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{ALERT_SECRET_FILE_VARIABLE}: the file {named} cannot be read") from error
+    return webhooks, alertmanagers, secret
 
 
 def editor() -> str:

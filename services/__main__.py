@@ -10,6 +10,7 @@ from pathlib import Path
 from mesh.errors import MeshError
 from mesh.runtime import Process, report, run
 from services.control import DEFAULT_GRACE, ControlOptions, run_control
+from services.metrics.hosting import default_receivers
 
 
 def main() -> int:
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--telemetry-store", default="", metavar="URL")
     parser.add_argument("--grace", type=float, default=DEFAULT_GRACE, metavar="SECONDS")
     parser.add_argument("--config-key-file", type=Path, metavar="FILE", help="keys for secrets, one a line")
+    parser.add_argument("--http", default="", metavar="HOST:PORT", help="Prometheus' HTTP API")
     parser.add_argument("--ready-fd", type=int, help="gets one line of JSON when ready")
     parser.add_argument("--lifeline-fd", type=int, help="a pipe whose end stops the process")
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
@@ -32,6 +34,8 @@ def main() -> int:
             telemetry_store=args.telemetry_store,
             grace=args.grace,
             config_key_file=args.config_key_file,
+            http=args.http,
+            receivers=default_receivers(),
         )
     except MeshError as error:
         return report(error, debug=args.debug)

@@ -29,6 +29,10 @@ from services.logsink.domain import LogSink
 from services.logsink.records import LOGS
 from services.logsink.servicer import OTLP_SERVICE, GrpcLogSink
 from services.logsink.servicer import SERVICE as LOG_SINK
+from services.metrics import tables as metric_tables
+from services.metrics.alerts.delivery import Receiver
+from services.metrics.hosting import METRICS_METADATA, hosted_metrics
+from services.metrics.options import MetricsOptions
 from services.registry import validation
 from services.registry.domain import Registry
 from services.registry.peers import SERVICE
@@ -42,6 +46,7 @@ from services.storage.kv.embedded import EmbeddedStore
 from services.storage.kv.urls import check_url, is_etcd, open_store
 
 LISTEN_OPTION = "--listen"
+HTTP_OPTION = "--http"
 DATABASE = "kv.db"
 TELEMETRY_DATABASE = "telemetry.duckdb"
 # What OpenTelemetry's exporters may send at once, counted after decompression.
@@ -67,11 +72,17 @@ class ControlOptions:
     grace: float = DEFAULT_GRACE
     # Keys for secrets, one a line; None takes the environment's.
     config_key_file: Path | None = None
+    # "HOST:PORT" for Prometheus' HTTP API; "" serves none.
+    http: str = ""
+    # Where alerts are sent.
+    receivers: tuple[Receiver, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "listen", parse_address(self.listen, LISTEN_OPTION, port_zero=True))
         if self.store:
             check_url(self.store)
+        if self.http:
+            object.__setattr__(self, "http", parse_address(self.http, HTTP_OPTION, port_zero=True))
         if self.telemetry_store:
             check_columns_url(self.telemetry_store)
         require(0 <= self.grace <= 3600, f"--grace: '{self.grace:g}' is not a number of seconds from 0 to 3600")
@@ -91,6 +102,9 @@ async def run_control(options: ControlOptions, process: Process) -> None:
         Config(store, registry, keys) as config,
         _telemetry(options) as columns,
         retaining(columns),
+        hosted_metrics(
+            columns, store, registry, http=options.http, option=HTTP_OPTION, receivers=options.receivers
+        ) as metrics,
     ):
         await shipped.register(config)
         logs = GrpcLogSink(LogSink(columns))
@@ -99,12 +113,15 @@ async def run_control(options: ControlOptions, process: Process) -> None:
             Hosted(CONFIG, lambda server: add_ConfigServicer_to_server(GrpcConfig(config), server)),
             Hosted(LOG_SINK, logs.add_to),
             Hosted(OTLP_SERVICE, logs.add_otlp_to),
+            *metrics.services,
         ]
         host = Host(options.listen, services, option=LISTEN_OPTION, max_receive_bytes=MAX_TELEMETRY_BYTES)
         address = await host.start()
         try:
-            async with _registered(registry, address, me, [hosted.name for hosted in services]):
-                process.ready({"control": address})
+            names = [hosted.name for hosted in services]
+            metadata = {METRICS_METADATA: metrics.http} if metrics.http else {}
+            async with _registered(registry, address, me, names, metadata):
+                process.ready({"control": address, **({"http": metrics.http} if metrics.http else {})})
                 await process.stop.wait()
         finally:
             await host.stop(options.grace)
@@ -123,12 +140,12 @@ def _store(options: ControlOptions) -> Store:
 
 def _telemetry(options: ControlOptions) -> ColumnStore:
     url = options.telemetry_store or f"{DUCKDB}://{quote(str((options.data_dir / TELEMETRY_DATABASE).absolute()))}"
-    return open_columns(url, [LOGS])
+    return open_columns(url, [LOGS, *metric_tables.schemas(MetricsOptions().max_age)])
 
 
 @contextlib.asynccontextmanager
 async def _registered(
-    registry: Registry, address: str, instance_id: str, grpc_services: list[str]
+    registry: Registry, address: str, instance_id: str, grpc_services: list[str], metadata: dict[str, str]
 ) -> AsyncIterator[None]:
     """Keep this process in its own registry."""
     host, _, port = address.rpartition(":")
@@ -140,6 +157,7 @@ async def _registered(
         grpc_services=grpc_services,
         exposure=EXPOSURE_INTERNAL,
         health=HEALTH_SERVING,
+        metadata=metadata,
     )
     lease_id = (await registry.register(instance, validation.DEFAULT_TTL)).lease_id
 

@@ -1,0 +1,1 @@
+"""Alerts: rules, their states, silences and acknowledgements, and how alerts reach people."""

@@ -1,0 +1,83 @@
+"""Metrics in the control process: what is served of them over gRPC and HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import add_MetricsServiceServicer_to_server
+
+from mesh.api.metrics.v1 import add_MetricsServicer_to_server
+from mesh.errors import StartError
+from mesh.options import alert_receivers
+from services.host import Hosted
+from services.metrics.alerts.delivery import Receiver
+from services.metrics.http.app import Api
+from services.metrics.http.server import serve_http
+from services.metrics.otlp.servicer import SERVICE as OTLP_METRICS
+from services.metrics.otlp.servicer import OtlpMetrics
+from services.metrics.own import own_registry
+from services.metrics.pull.targets import METRICS as METRICS_METADATA
+from services.metrics.service import metrics_service
+from services.metrics.servicer import SERVICE as METRICS
+from services.metrics.servicer import GrpcMetrics
+from services.registry.domain import Registry
+from services.storage.columns.base import ColumnsError, ColumnStore
+from services.storage.kv.base import Store
+
+# The stubs of OpenTelemetry come without types.
+_add_otlp: Any = add_MetricsServiceServicer_to_server
+
+__all__ = ["METRICS_METADATA", "HostedMetrics", "default_receivers", "hosted_metrics"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostedMetrics:
+    """What of it the control process serves."""
+
+    services: tuple[Hosted, ...]
+    # Where the HTTP API is, "" for nowhere.
+    http: str
+
+
+def default_receivers(webhooks: Sequence[str] = (), alertmanagers: Sequence[str] = ()) -> tuple[Receiver, ...]:
+    """Return where alerts go: as given, else as the environment says.
+
+    Raises:
+        UsageError: a URL is none.
+
+    """
+    from_webhooks, from_alertmanagers, secret = alert_receivers()
+    return (
+        *(Receiver(url, secret=secret) for url in webhooks or from_webhooks),
+        *(Receiver(url, alertmanager=True) for url in alertmanagers or from_alertmanagers),
+    )
+
+
+@contextlib.asynccontextmanager
+async def hosted_metrics(
+    columns: ColumnStore, kv: Store, registry: Registry, *, http: str, option: str, receivers: Sequence[Receiver] = ()
+) -> AsyncIterator[HostedMetrics]:
+    """Run the service while the context is open, with samples in `columns`, and rules and alerts in `kv`.
+
+    Raises:
+        StartError: the store cannot be read, or the HTTP address, which `option` gave, cannot be listened on.
+
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            metrics = await stack.enter_async_context(metrics_service(columns, kv, registry, receivers=receivers))
+        except ColumnsError as error:
+            raise StartError(f"the telemetry store cannot be read: {error}") from error
+        servicer = GrpcMetrics(metrics.store, metrics.queries, metrics.scraper, metrics.keeper)
+        otlp = OtlpMetrics(metrics.store)
+        services = (
+            Hosted(METRICS, lambda server: add_MetricsServicer_to_server(servicer, server)),
+            Hosted(OTLP_METRICS, lambda server: _add_otlp(otlp, server)),
+        )
+        if http:
+            app = Api(metrics, own_registry(metrics.collector)).app()
+            http = await stack.enter_async_context(serve_http(app, http, option))
+        yield HostedMetrics(services, http)

@@ -1,0 +1,71 @@
+"""OTLP/gRPC for metrics: what any OpenTelemetry SDK sends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceServicer
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
+
+from services.metrics.otlp.convert import convert
+from services.metrics.otlp.points import Totals
+from services.metrics.status import Context, answering
+from services.metrics.store import MetricStore
+
+SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+# Deltas whose series was silent for so long are forgotten, in nanoseconds; and how many are looked after.
+_FORGET_NS = 3600 * 10**9
+_MANY_TOTALS = 100_000
+# From this size on a request is read beside the event loop.
+LARGE_BYTES = 200_000
+
+
+class OtlpMetrics(MetricsServiceServicer):
+    """`opentelemetry.proto.collector.metrics.v1.MetricsService`; its reply is sent when the samples are durable."""
+
+    def __init__(self, store: MetricStore) -> None:
+        self._store = store
+        self._totals = Totals()
+        # Deltas are added up in the order that they come in, and only once they are durable.
+        self._one_at_a_time = asyncio.Lock()
+
+    async def Export(self, request: ExportMetricsServiceRequest, context: Context) -> ExportMetricsServiceResponse:
+        """Store what is well formed, and say how much was not."""
+        has_deltas = _has_deltas(request)
+        async with answering(context), self._one_at_a_time if has_deltas else contextlib.nullcontext():
+            try:
+                given = (request, self._totals, self._store.options)
+                large = request.ByteSize() > LARGE_BYTES
+                converted = await asyncio.to_thread(convert, *given) if large else convert(*given)
+                stored = await self._store.append(converted.samples, source=converted.source)
+                if has_deltas:
+                    self._totals.commit()
+            finally:
+                if has_deltas:
+                    self._totals.drop()
+            if len(self._totals.known) > _MANY_TOTALS:
+                self._totals.forget_before(self._store.now_ms() * 1_000_000 - _FORGET_NS)
+            rejected = converted.rejected + sum(stored.rejected.values())
+            reason = "; ".join(filter(None, (converted.reason, stored.reason)))
+            if not rejected:
+                return ExportMetricsServiceResponse()
+            return ExportMetricsServiceResponse(
+                partial_success=ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=reason[:1000])
+            )
+        raise AssertionError
+
+
+def _has_deltas(request: ExportMetricsServiceRequest) -> bool:
+    return any(
+        getattr(getattr(metric, metric.WhichOneof("data") or "gauge"), "aggregation_temporality", 0)
+        == AGGREGATION_TEMPORALITY_DELTA
+        for resource in request.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    )

@@ -1,0 +1,1 @@
+"""Scraping: who is asked for metrics, how, and what becomes of the answer."""

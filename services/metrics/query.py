@@ -1,0 +1,167 @@
+"""Queries: parsed, their samples fetched, evaluated in a few threads; bounded in number, size and time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.metrics.errors import BusyError
+from services.metrics.promql.data import Block, Budget, Floats, Ints, Steps, Value, Vector, Windows
+from services.metrics.promql.errors import LimitError, ParseError, QueryTimeoutError
+from services.metrics.promql.evaluate import evaluate
+from services.metrics.promql.labels import Labels
+from services.metrics.promql.parse import parse
+from services.metrics.promql.plan import plan
+from services.metrics.promql.tree import Kind, Node, Selector, kind
+from services.metrics.store import MetricStore
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series of an answer."""
+
+    labels: Labels
+    ts: Ints
+    values: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a query came to; a scalar is one series without labels."""
+
+    kind: Kind
+    series: list[Series]
+    text: str = ""
+
+
+class Queries:
+    """Use as `async with Queries(store) as queries`."""
+
+    def __init__(self, store: MetricStore) -> None:
+        self._store = store
+        self._options = store.options
+        self._pool = ThreadPoolExecutor(self._options.queries_at_once, "promql")
+        self._slots = asyncio.Semaphore(self._options.queries_at_once)
+        self._waiting = 0
+
+    async def __aenter__(self) -> Queries:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def instant(self, query: str, at_ms: int | None = None, timeout: float | None = None) -> Answer:  # noqa: ASYNC109 - the caller's wish, bounded by ours
+        """Return the value of a query at one moment, by default now.
+
+        Raises:
+            PromqlError: it has none; its subclass says why.
+            BusyError: too many queries wait.
+            StorageError: the store cannot be read.
+
+        """
+        node = parse(query)
+        at = self._store.now_ms() if at_ms is None else at_ms
+        _bound_times(at)
+        value = await self._run(node, Steps(np.array([at], np.int64), at, at), timeout)
+        return self._answered(node, value, np.array([at], np.int64), instant=True)
+
+    async def range(self, query: str, start: int, end: int, step: int, timeout: float | None = None) -> Answer:  # noqa: ASYNC109 - as above
+        """Return the values of a query from `start` to `end`, every `step` (milliseconds); raises as `instant`."""
+        node = parse(query)
+        if kind(node) not in {Kind.SCALAR, Kind.VECTOR}:
+            raise ParseError(
+                f"invalid expression type '{kind(node).value}' for range query, must be scalar or instant vector"
+            )
+        if step <= 0:
+            raise ParseError("zero or negative query resolution step widths are not accepted: take a positive step")
+        if end < start:
+            raise ParseError("the end of the range is before its start")
+        _bound_times(start, end)
+        most = self._options.max_query_points
+        if (end - start) // step + 1 > most:
+            raise LimitError(f"the range has more than {most} steps: take a longer step, or a shorter range")
+        steps = Steps.range(start, end, step)
+        return self._answered(node, await self._run(node, steps, timeout), steps.times, instant=False)
+
+    async def _run(self, node: Node, steps: Steps, timeout: float | None) -> Value:  # noqa: ASYNC109 - as above
+        seconds = min(timeout or self._options.query_timeout, self._options.query_timeout)
+        given_up = False
+
+        def tick() -> None:
+            if given_up:
+                raise QueryTimeoutError("the query was given up")
+
+        budget = Budget(self._options.max_query_cells, tick=tick)
+        try:
+            async with asyncio.timeout(seconds), self._turn():
+                fetched = await self._fetched(node, steps, budget)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._pool, lambda: evaluate(node, steps, fetched, budget=budget))
+        except TimeoutError as error:
+            raise QueryTimeoutError(f"the query took longer than {seconds:g} s") from error
+        finally:
+            given_up = True
+
+    async def _fetched(self, node: Node, steps: Steps, budget: Budget) -> dict[Selector, Block]:
+        fetched, total = {}, 0
+        for wanted in plan(node, steps, max_steps=budget.max_steps):
+            block = fetched[wanted.selector] = await self._store.fetch(wanted)
+            total += len(block.ts)
+            if total > self._options.max_query_samples:
+                raise LimitError(f"the query reads more than {self._options.max_query_samples} samples")
+        return fetched
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        if self._waiting >= self._options.queries_waiting:
+            raise BusyError(f"{self._waiting} queries wait already: ask again later")
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    def _answered(self, node: Node, value: Value, times: Ints, *, instant: bool) -> Answer:
+        what = kind(node)
+        if isinstance(value, str):
+            return Answer(what, [Series((), times, np.zeros(1))], value)
+        if isinstance(value, Windows):
+            return Answer(what, list(_raw(value)))
+        if not isinstance(value, Vector):
+            return Answer(what if instant else Kind.MATRIX, [Series((), times, value)])
+        shown = value.inhabited()
+        most = self._options.max_result_series
+        if len(shown.labels) > most:
+            raise LimitError(f"the answer has {len(shown.labels)} series; at most {most} are returned: aggregate them")
+        found = [
+            Series(labels, times[here], row[here])
+            for labels, row, here in zip(shown.labels, shown.values, shown.present, strict=True)
+        ]
+        if not instant:
+            found.sort(key=lambda one: one.labels)
+        return Answer(what if instant else Kind.MATRIX, found)
+
+
+def _raw(windows: Windows) -> list[Series]:
+    """Return the samples themselves, as an instant query for a range vector shows them."""
+    block = windows.block
+    return [
+        Series(block.labels[i], block.ts[low:high], block.values[low:high])
+        for i, (low, high) in enumerate(zip(windows.low[:, 0].tolist(), windows.high[:, 0].tolist(), strict=True))
+        if high > low
+    ]
+
+
+def _bound_times(*times: int) -> None:
+    """Raise ParseError for times that no samples can have."""
+    if any(abs(time) > 253_402_300_799_000 for time in times):
+        raise ParseError("a time lies beyond the year 9999")
