@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from mesh.clock import Clock
 from mesh.resilience.breaker import BreakerOptions
-from mesh.resilience.policy import RoutePolicy, TimeoutOptions
+from mesh.resilience.outlier import OutlierDetector
+from mesh.resilience.policy import PEAK_EWMA, ROUND_ROBIN, RateLimitOptions, RoutePolicy, TimeoutOptions
+from mesh.resilience.rate_limit import RateLimiter
+from mesh.resilience.retry_budget import RetryBudget
 from proxy.call.call import Call
 from proxy.call.pipeline import HookError, Interceptor, Pipeline
 from proxy.interceptors.access_log import AccessLog
@@ -14,8 +20,14 @@ from proxy.interceptors.breaker import CircuitBreaker
 from proxy.interceptors.correlation import Correlation
 from proxy.interceptors.deadline import Deadline, DeadlineOptions
 from proxy.interceptors.gate import Gate, Room
+from proxy.interceptors.learning import Budget, Latencies, Outliers
 from proxy.interceptors.metrics import Metrics
+from proxy.interceptors.rate_limit import RateLimit
+from proxy.upstream.balanced import Balancing
 from proxy.upstream.plan import Kept, Plan
+from proxy.upstream.retry import Retries
+
+Parts: TypeAlias = Sequence[Interceptor | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +60,78 @@ class Stack:
 
     def plan(self, service: str, policy: RoutePolicy, whole: RoutePolicy, kept: Kept) -> Plan:
         """Return what a policy comes to; see `proxy.upstream.plan.PlanMaker`."""
-        options, gate = self._options, None
+        options, clock, gate = self._options, self._clock, None
         if policy.limits is not None and policy.limits.max_calls_in_flight is not None:
             whose = policy.limits_name
             room = kept.get(Room, service, "room", whose)
             gate = Gate(room, policy.limits.max_calls_in_flight, f"{service} ({whose})" if whose else service)
+        limit, detector = policy.rate_limit, self._detector(service, policy, whole, kept)
+        budget = self._budget(service, policy, whole, kept)
         pipeline = self._routed(
-            policy.timeout or options.deadline, policy.breaker or whole.breaker or options.breaker, gate
+            policy.timeout or options.deadline,
+            policy.breaker or whole.breaker or options.breaker,
+            gate=gate,
+            admission=(
+                # After the deadline: whoever has left takes no token. Before the budget: what is refused is no call.
+                _rate_limit(clock, limit, service, policy.name, kept) if limit is not None else None,
+                Budget(clock, budget) if budget is not None else None,
+            ),
+            judges=(
+                # They only look at the ends of attempts, each by itself: any order is right.
+                Latencies(clock) if policy.balancer.kind == PEAK_EWMA else None,
+                Outliers(clock, detector) if detector is not None else None,
+            ),
         )
-        return Plan(policy, pipeline)
+        retries = balancing = None
+        if policy.retry is not None and budget is not None:
+            retries = Retries(policy.retry, budget, random.random)
+        if policy.balancer.kind != ROUND_ROBIN or detector is not None:
+            balancing = Balancing(policy.balancer, detector, clock.now, random.random)
+        return Plan(policy, pipeline, retries, balancing)
 
     def _routed(
-        self, timeout: DeadlineOptions | TimeoutOptions, breaker: BreakerOptions, gate: Gate | None = None
+        self,
+        timeout: DeadlineOptions | TimeoutOptions,
+        breaker: BreakerOptions,
+        *,
+        gate: Gate | None = None,
+        admission: Parts = (),
+        judges: Parts = (),
     ) -> Pipeline:
         return self._pipeline(
             gate,  # before all that may refuse: it counts every call out again
             Deadline(self._clock, timeout),  # before any work is done for a caller who has left
+            *admission,
+            *judges,
             CircuitBreaker(self._clock, breaker) if breaker.enabled else None,  # last: it asks per endpoint
         )
 
+    def _detector(self, service: str, policy: RoutePolicy, whole: RoutePolicy, kept: Kept) -> OutlierDetector | None:
+        """Return what compares the endpoints of a service: one for all of its routes, as its endpoints are."""
+        options = whole.outlier or policy.outlier
+        if policy.outlier is None or options is None:
+            return None
+        detector = kept.get(lambda: OutlierDetector(options, self._clock.now()), service, "outliers")
+        detector.options = options
+        return detector
+
+    def _budget(self, service: str, policy: RoutePolicy, whole: RoutePolicy, kept: Kept) -> RetryBudget | None:
+        """Return the budget of a service: one for all of its routes, as they load the same endpoints."""
+        options = whole.retry or policy.retry
+        if policy.retry is None or options is None:
+            return None
+        budget = kept.get(lambda: RetryBudget(options), service, "retries")
+        budget.follow(options)
+        return budget
+
     def _pipeline(self, *policies: Interceptor | None) -> Pipeline:
         return Pipeline([part for part in (*self._observers, *policies) if part is not None], self._on_error)
+
+
+def _rate_limit(clock: Clock, options: RateLimitOptions, service: str, name: str, kept: Kept) -> RateLimit:
+    """Return a limit; its buckets are as full as they were before a change of something else."""
+    limiter = kept.get(lambda: RateLimiter(options), service, "rate", name, options)
+    return RateLimit(clock, options, limiter, service)
 
 
 def ignore_errors(_call: Call, _error: BaseException) -> None:

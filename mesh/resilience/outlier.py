@@ -46,15 +46,17 @@ class OutlierDetector:
         self.options = options
         self.hosts: dict[Hashable, Host] = {}
         self._compare_at = now + options.interval_seconds
+        self._seen = now
 
     def host(self, key: Hashable) -> Host:
         """Return what is known of an endpoint, which belongs to the service from now on."""
         return self.hosts.setdefault(key, Host())
 
-    def follow(self, keys: Collection[Hashable], now: float) -> None:
+    def follow(self, keys: Collection[Hashable]) -> None:
         """Forget all other endpoints, and let back in who is too many for those that are left: the earliest first."""
         self.hosts = {key: host for key, host in self.hosts.items() if key in keys}
-        ejected = sorted(self._ejected(now), key=lambda host: host.ejected_until)
+        # As of the last call: who was out then may be back by now, which does no harm.
+        ejected = sorted(self._ejected(self._seen), key=lambda host: host.ejected_until)
         for host in ejected[: max(0, len(ejected) - self._most())]:
             host.ejected_until = 0.0
 
@@ -63,6 +65,7 @@ class OutlierDetector:
 
         What was under way when the endpoint was set aside says nothing new.
         """
+        self._seen = now
         if host.ejected_until > now:
             return
         host.calls += 1

@@ -49,7 +49,7 @@ class MeshState:
         self._registered = directory
         self.directory = directory = exposed(directory, self.document.exposure)
         gone = self.pool.update(directory)
-        self.plans.retain(directory.services)
+        self.plans.retain(directory.services, self.pool.willing())
         self._compile()
         forget(gone)
         self._notify()

@@ -26,6 +26,7 @@ class Call:
     """
 
     __slots__ = (
+        "attempt_at",
         "attempts",
         "by_name",
         "bytes_in",
@@ -54,6 +55,9 @@ class Call:
         "tried",
         "upstream_metadata",
     )
+
+    # When the attempt under way began; set on routes whose policy asks how long attempts take, and nowhere else.
+    attempt_at: float
 
     def __init__(self, method: bytes, metadata: Metadata, peer: str, listener: str, now: float) -> None:
         # The full path, "/shop.v1.Orders/Get".

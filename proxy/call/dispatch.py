@@ -75,6 +75,17 @@ class Dispatcher:
         endpoint.calls += 1
         return endpoint
 
+    def retry_endpoint(self, call: Call) -> Endpoint:
+        """Return the endpoint of an attempt that follows a wait: one that was not tried, else any; raises Reject."""
+        try:
+            return self.next_endpoint(call)
+        except Reject:
+            tried, call.tried = call.tried, ()
+            try:
+                return self.next_endpoint(call)
+            finally:
+                call.tried = tried
+
     def on_response(self, call: Call) -> None:
         """Note that the upstream began to answer."""
         assert call.pipeline is not None

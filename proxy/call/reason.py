@@ -21,6 +21,7 @@ class Reason(enum.Enum):
     MALFORMED_REQUEST = ("malformed_request", outcome.INVALID_ARGUMENT)
     HEADERS_TOO_LARGE = ("headers_too_large", outcome.RESOURCE_EXHAUSTED)
     MESSAGE_TOO_LARGE = ("message_too_large", outcome.RESOURCE_EXHAUSTED)
+    RATE_LIMITED = ("rate_limited", outcome.RESOURCE_EXHAUSTED)
     OVERLOADED = ("overloaded", outcome.UNAVAILABLE)
     DRAINING = ("draining", outcome.UNAVAILABLE)
     INTERNAL = ("internal", outcome.INTERNAL)
@@ -31,13 +32,18 @@ class Reason(enum.Enum):
         self.code = code
 
 
+# Answers of the edge that are nevertheless the endpoint's doing.
+UPSTREAM_REASONS = frozenset({Reason.UPSTREAM_CONNECT_FAILED, Reason.UPSTREAM_RESET, Reason.DEADLINE_EXCEEDED})
+
+
 class Reject(Exception):  # noqa: N818 - it is an answer, not an error
     """The call is answered here and now, without an upstream.
 
-    Raised by interceptors and by the dispatcher. `message` is one sentence for a person.
+    Raised by interceptors and by the dispatcher. `message` is one sentence for a person; `trailers` are sent with it.
     """
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, trailers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.trailers = trailers

@@ -7,11 +7,8 @@ from mesh.resilience.breaker import BreakerOptions
 from mesh.resilience.outcome import is_failure
 from proxy.call.call import Call
 from proxy.call.pipeline import Interceptor
-from proxy.call.reason import Reason
+from proxy.call.reason import UPSTREAM_REASONS
 from proxy.upstream.endpoint import Endpoint
-
-# Answers of the edge that are nevertheless the endpoint's doing.
-_UPSTREAM_REASONS = frozenset({Reason.UPSTREAM_CONNECT_FAILED, Reason.UPSTREAM_RESET, Reason.DEADLINE_EXCEEDED})
 
 
 class CircuitBreaker(Interceptor):
@@ -29,7 +26,7 @@ class CircuitBreaker(Interceptor):
 
     def on_attempt_end(self, call: Call, endpoint: Endpoint) -> None:
         reason = call.reason
-        if call.cancelled or (reason is not None and reason not in _UPSTREAM_REASONS):
+        if call.cancelled or (reason is not None and reason not in UPSTREAM_REASONS):
             endpoint.breaker.release(call.permit)
             return
         now = self._now()

@@ -91,10 +91,12 @@ class MethodRoute:
         "targets",
     )
 
-    def __init__(self, route: ServiceRoute, label: str, plan: Plan | None) -> None:
+    def __init__(self, route: ServiceRoute, label: str, plan: Plan | None, targets: Targets | None = None) -> None:
+        """Make it; without `targets` its calls go where all of its gRPC service go."""
         self.route = route
         self.service = route.service
-        self.targets = route.targets
+        targets = route.targets if targets is None else targets
+        self.targets = targets if plan is None else plan.targets(targets)
         self.is_local = route.is_local
         # What its policy asks for; None where it has none.
         self.plan = plan
@@ -119,8 +121,8 @@ class MethodRoute:
 
     def variant(self, service: str, targets: Targets, plan: Plan | None, origin: str) -> MethodRoute:
         """Return another way for the same method."""
-        made = MethodRoute(self.route, "", plan)
-        made.label, made.service, made.targets, made.origin = self.label, service, targets, origin
+        made = MethodRoute(self.route, "", plan, targets)
+        made.label, made.service, made.origin = self.label, service, origin
         return made
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+import weakref
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
+from mesh.resilience.outlier import OutlierDetector
 from mesh.resilience.policy import RoutePolicy
 from proxy.call.pipeline import Pipeline
+from proxy.upstream.balanced import BalancedTargets, Balancing
+from proxy.upstream.retry import Retries
+from proxy.upstream.targets import Targets
 
 V = TypeVar("V")
 
@@ -52,12 +57,32 @@ class Kept:
 class Plan:
     """The policy of a route, made ready for its calls."""
 
-    __slots__ = ("pipeline", "policy")
+    __slots__ = ("_balancing", "_made", "pipeline", "policy", "retries")
 
-    def __init__(self, policy: RoutePolicy, pipeline: Pipeline) -> None:
+    def __init__(
+        self,
+        policy: RoutePolicy,
+        pipeline: Pipeline,
+        retries: Retries | None = None,
+        balancing: Balancing | None = None,
+    ) -> None:
         self.policy = policy
         # What the calls of the route pass, in the place of what calls without a policy do.
         self.pipeline = pipeline
+        # Which attempts are made again; None is those that nobody would notice.
+        self.retries = retries
+        # How calls are spread; None is round robin.
+        self._balancing = balancing
+        self._made: weakref.WeakKeyDictionary[Targets, Targets] = weakref.WeakKeyDictionary()
+
+    def targets(self, plain: Targets) -> Targets:
+        """Return the endpoints of a route as the policy picks among them; routes that share them share their turns."""
+        if self._balancing is None:
+            return plain
+        made = self._made.get(plain)
+        if made is None:
+            made = self._made[plain] = BalancedTargets(plain, self._balancing)
+        return made
 
 
 # Makes the plan of a service's policy; the second one is that of the service as a whole.
@@ -84,10 +109,13 @@ class Plans:
         self._plans.clear()
         self.kept.turn()
 
-    def retain(self, services: Collection[str]) -> None:
-        """Forget services that are gone."""
+    def retain(self, services: Collection[str], willing: Mapping[str, Collection[Hashable]]) -> None:
+        """Forget services that are gone, and of the others what is not among the keys of their `willing` endpoints."""
         self._plans = {key: plan for key, plan in self._plans.items() if key[0] in services}
         self.kept.retain(services)
+        for service, one in self.kept.all():
+            if isinstance(one, OutlierDetector):
+                one.follow(willing.get(service, ()))
 
     def whole(self, service: str) -> RoutePolicy | None:
         """Return the policy of a service as a whole."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mesh.discovery.model import Directory
+from collections.abc import Hashable
+
+from mesh.discovery.model import Directory, Health
 from mesh.resilience.breaker import Breaker, BreakerOptions
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.plan import Plans
@@ -36,6 +38,14 @@ class EndpointPool:
     def _options(self, service: str) -> BreakerOptions:
         policy = self._plans.whole(service) if self._plans is not None else None
         return (policy.breaker if policy is not None else None) or self._breaker
+
+    def willing(self) -> dict[str, set[Hashable]]:
+        """Return the keys of the endpoints that want calls, by service."""
+        found: dict[str, set[Hashable]] = {}
+        for key, endpoint in self._endpoints.items():
+            if endpoint.instance.health is Health.SERVING and endpoint.instance.weight:
+                found.setdefault(endpoint.service, set()).add(key)
+        return found
 
     def of(self, service: str) -> list[Endpoint]:
         """Return the endpoints of a service in a stable order."""

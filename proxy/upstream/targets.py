@@ -15,13 +15,14 @@ from proxy.upstream.endpoint import Endpoint
 class Targets:
     """The endpoints of one route that want calls, in weighted round robin."""
 
-    __slots__ = ("_schedule", "_turn", "endpoints", "known")
+    __slots__ = ("__weakref__", "_schedule", "_turn", "endpoints", "known", "weights", "willing")
 
     def __init__(self, known: Sequence[Endpoint]) -> None:
         # All endpoints that live, and those of them that take calls.
         self.known = tuple(known)
-        willing = [endpoint for endpoint in known if endpoint.instance.health is Health.SERVING]
-        self._schedule = schedule(willing, [endpoint.instance.weight for endpoint in willing])
+        self.willing = [endpoint for endpoint in known if endpoint.instance.health is Health.SERVING]
+        self.weights = [endpoint.instance.weight for endpoint in self.willing]
+        self._schedule = schedule(self.willing, self.weights)
         self.endpoints = tuple(dict.fromkeys(self._schedule))
         self._turn = -1
 
@@ -43,7 +44,7 @@ class Targets:
 
     def _again(self, call: Call, pipeline: Pipeline) -> Endpoint | None:
         """Return the endpoint that refused the stream, where there is no other: a new connection may do (GOAWAY)."""
-        if call.reason is not Reason.UPSTREAM_RESET:
+        if call.reason is not Reason.UPSTREAM_RESET or not call.tried:
             return None
         last = call.tried[-1]
         return last if last in self.endpoints and pipeline.admits(call, last) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,22 +13,14 @@ from mesh.resilience import outcome
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
 from proxy.call.reason import TRAILER, Reason, Reject
+from proxy.engines.aio.attempt import ANSWER_SECONDS, Attempt, Context, deadline_message, retries_of
 from proxy.engines.aio.channels import Channels
-from proxy.engines.aio.failure import classify
 from proxy.engines.aio.metadata import check_printable, from_grpc, to_grpc
-from proxy.engines.aio.request import Request, Upstream
+from proxy.engines.aio.request import Request
 from proxy.engines.engine import Listener
 from proxy.tls.peer import identity_in
+from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.retry import Failure, may_retry
-
-# grpc.aio tells that headers came, but not whether they came alone or with a status. A failed call shows its status
-# in the same instant; headers that are alone for this long are handed to the client, who may be waiting for them.
-HEADERS_ALONE_SECONDS = 0.005
-
-# The server half of grpc core ends a call at its deadline without saying why: the edge answers so much earlier.
-ANSWER_SECONDS = 0.01
-
-Context = grpc.aio.ServicerContext[bytes, bytes]
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -79,7 +72,7 @@ class Forwarder:
             await self._attempts(call, context)
         except Reject as rejection:
             call.reject(rejection)
-            await answer(call, context)
+            await answer(call, context, to_grpc(rejection.trailers))
         except asyncio.CancelledError:
             gave_up(call, self._dispatcher.now(), self._drain)
             raise
@@ -97,8 +90,8 @@ class Forwarder:
             await request.close()
 
     async def _try_all(self, call: Call, context: Context, request: Request) -> None:
+        endpoint = self._dispatcher.next_endpoint(call)
         while True:
-            endpoint = self._dispatcher.next_endpoint(call)
             channel = self._channels.get(endpoint)
             attempt = Attempt(call, self._dispatcher, self._channels, request, context)
             try:
@@ -112,9 +105,30 @@ class Forwarder:
                 self._dispatcher.end_attempt(call, outcome.INTERNAL, "the edge failed", Reason.INTERNAL)
                 raise
             self._dispatcher.end_attempt(call, attempt.code, attempt.details, attempt.reason)
-            if failure is None or not may_retry(call, failure, replayable=request.replayable):
+            following = await self._next(attempt, failure, replayable=request.replayable)
+            if following is None:
                 await answer(call, context, attempt.trailers, headers_sent=attempt.headers_sent)
                 return
+            endpoint = following
+
+    async def _next(self, attempt: Attempt, failure: Failure | None, *, replayable: bool) -> Endpoint | None:
+        """Return the endpoint of another attempt, None when the one that ended is the call's answer."""
+        call, dispatcher = attempt.call, self._dispatcher
+        if failure is not None and may_retry(call, failure, replayable=replayable):
+            with contextlib.suppress(Reject):
+                return dispatcher.next_endpoint(call)
+        retries = retries_of(call)
+        if retries is None:
+            return None
+        pushback = attempt.pushback() if failure is None else None
+        delay = retries.delay(call, failure, dispatcher.now(), replayable=replayable, pushback=pushback)
+        if delay is None:
+            return None
+        await asyncio.sleep(delay)
+        try:
+            return dispatcher.retry_endpoint(call)
+        except Reject:
+            return None  # there is nobody any more: then the answer is what the last one said
 
     async def _try(self, attempt: Attempt, channel: grpc.aio.Channel) -> Failure | None:
         call = attempt.call
@@ -126,144 +140,6 @@ class Forwarder:
             attempt.fail(Failure.CONNECT, "the connection was refused or timed out")
             return Failure.CONNECT
         return await attempt.run(channel)
-
-
-class Attempt:
-    """One try of a call on one endpoint."""
-
-    def __init__(
-        self, call: Call, dispatcher: Dispatcher, channels: Channels, request: Request, context: Context
-    ) -> None:
-        self.call = call
-        self.code = outcome.UNKNOWN
-        self.details = ""
-        self.reason: Reason | None = None
-        self.trailers: Any = None
-        self.headers_sent = False
-        self._dispatcher = dispatcher
-        self._channels = channels
-        self._request = request
-        self._context = context
-
-    async def run(self, channel: grpc.aio.Channel) -> Failure | None:
-        """Make the attempt; returns how the connection failed it, None when the upstream answered."""
-        call = self.call
-        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(call.method.decode())
-        left = call.time_left(self._dispatcher.now())
-        upstream = method(metadata=grpc.aio.Metadata(*to_grpc(call.request_metadata())), timeout=left)
-        pump = asyncio.create_task(self._request.pump(upstream))
-        try:
-            async with asyncio.timeout(None if left is None else left - min(ANSWER_SECONDS, left / 10)):
-                await self._responses(upstream)
-            self.code, self.details = outcome.OK, await upstream.details() or ""
-            self._take_trailers(await upstream.trailing_metadata())
-        except grpc.aio.AioRpcError as error:
-            return self._failed(error, channel)
-        except TimeoutError:
-            self.deadline_passed()
-        except Reject as rejection:  # a message of the upstream is over the limit
-            self._rejected(rejection)
-        except asyncio.CancelledError:
-            mistake = self._request.error
-            if mistake is None or _cancelled():
-                raise  # the client gave up
-            if not isinstance(mistake, Reject):
-                raise mistake from None
-            self._rejected(mistake)
-        finally:
-            upstream.cancel()
-            pump.cancel()
-            await asyncio.wait((pump,))
-        return None
-
-    def fail(self, failure: Failure, why: str, code: int = outcome.UNAVAILABLE) -> None:
-        """Note that the connection failed the attempt."""
-        endpoint = self.call.endpoint
-        assert endpoint is not None
-        connect = failure is Failure.CONNECT
-        self.reason = Reason.UPSTREAM_CONNECT_FAILED if connect else Reason.UPSTREAM_RESET
-        self.code = code
-        what = "cannot be reached" if connect else "went away during the call"
-        self.details = f"instance {endpoint.instance_id} of {endpoint.service} {what}: {why}"
-
-    def deadline_passed(self) -> None:
-        """Note that the caller's time is up."""
-        self.code, self.reason = outcome.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED
-        self.details = deadline_message(self.call)
-
-    async def _responses(self, upstream: Upstream) -> None:
-        headers = await upstream.initial_metadata()
-        # Not by `read`, which forgets messages when the status has come already.
-        messages = aiter(upstream)
-        read: asyncio.Task[Any] = asyncio.ensure_future(anext(messages, None))
-        try:
-            if not headers:
-                await self._channels.caught_up()
-                await asyncio.wait((read,), timeout=HEADERS_ALONE_SECONDS)
-                if read.done():
-                    read.result()  # raises when the call failed without headers
-            await self._begin_response(headers)
-            message = await read
-        finally:
-            read.cancel()
-            await asyncio.gather(read, return_exceptions=True)
-        if message is not None:
-            await self._pass(message)
-            async for message in messages:
-                await self._pass(message)
-
-    async def _pass(self, message: bytes) -> None:
-        size = len(message)
-        limits, call = self._dispatcher.limits_of(self.call), self.call
-        if size > limits.max_message_bytes:
-            raise limits.message_too_large(size, "upstream")
-        await self._context.write(message)
-        call.bytes_out += size
-        call.messages_out += 1
-
-    async def _begin_response(self, headers: Any) -> None:
-        received = from_grpc(headers)
-        self._dispatcher.limits.check_reply(received)
-        self._request.forget()
-        self._dispatcher.on_response(self.call)
-        self.headers_sent = True
-        reply = self.call.reply_metadata
-        own = {name for name, _ in reply}
-        passed = [pair for pair in received if pair[0] not in own]
-        await self._context.send_initial_metadata(to_grpc((*passed, *reply)))
-
-    def _failed(self, error: grpc.aio.AioRpcError, channel: grpc.aio.Channel) -> Failure | None:
-        self.code = error.code().value[0]
-        self.details = error.details() or ""
-        try:
-            self._take_trailers(error.trailing_metadata())
-        except Reject as rejection:
-            self._rejected(rejection)
-            return None
-        left = self.call.time_left(self._dispatcher.now())
-        if self.code == outcome.DEADLINE_EXCEEDED and left is not None and left <= ANSWER_SECONDS:
-            self.deadline_passed()
-            return None
-        said = classify(self.code, self.details, channel)
-        self.code, self.reason = said.code, said.reason
-        if said.failure is not None:
-            self.fail(said.failure, self.details, said.code)
-        return said.failure
-
-    def _take_trailers(self, trailers: Any) -> None:
-        if trailers:
-            received = from_grpc(trailers)
-            self._dispatcher.limits.check_reply(received)
-            self.trailers = to_grpc(received)
-
-    def _rejected(self, rejection: Reject) -> None:
-        self.reason, self.code, self.details = rejection.reason, rejection.reason.code, rejection.message
-
-
-def _cancelled() -> bool:
-    """Tell whether the running task is being cancelled, and not just something that it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def begin(dispatcher: Dispatcher, listener: str, method: str, context: Context) -> Call:
@@ -305,10 +181,3 @@ def gave_up(call: Call, now: float, drain: Drain) -> None:
         call.finish(outcome.DEADLINE_EXCEEDED, deadline_message(call), Reason.DEADLINE_EXCEEDED)
     else:
         call.finish(outcome.CANCELLED, "the client cancelled the call")
-
-
-def deadline_message(call: Call) -> str:
-    """Return what is said of a deadline that passed."""
-    assert call.deadline is not None
-    where = f" waiting for {call.endpoint.service}" if call.endpoint is not None else ""
-    return f"the deadline of {call.deadline - call.started_at:.3f} s passed{where}"

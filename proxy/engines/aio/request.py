@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -42,6 +43,8 @@ class Request:
         self._reading: asyncio.Task[Any] | None = None
         # What was read but its write was cut off by the end of an attempt stands in `_kept` as well.
         self.replayable = True
+        # Called when that ends.
+        self.on_forget: Callable[[], None] | None = None
         # What went wrong on this side, such as a message that is refused; the attempt is cancelled then.
         self.error: Exception | None = None
 
@@ -66,6 +69,8 @@ class Request:
         """Give up the replay: the response has begun."""
         self.replayable = False
         self._kept.clear()
+        if self.on_forget is not None:
+            self.on_forget()
 
     async def close(self) -> None:
         """Stop reading, at the end of the call."""

@@ -24,8 +24,13 @@ def attempt_failed(exchange: Exchange, failure: Failure, why: str) -> None:
     exchange.attempt_ended(reason.code, f"{exchange.who()} {what}: {why}", reason)
     if routed and may_retry(call, failure, replayable=exchange.body is not None):
         exchange.attempt()
-    else:
+    elif not routed or not again(exchange, failure):
         exchange.answer()
+
+
+def again(exchange: Exchange, failure: Failure | None) -> bool:
+    """Have the attempt that ended made again where the policy of the route asks for it; tells whether it will be."""
+    return exchange.again is not None and exchange.again.take(failure)
 
 
 def expire(exchange: Exchange) -> None:

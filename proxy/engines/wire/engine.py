@@ -12,6 +12,7 @@ from proxy.call.limits import Limits
 from proxy.engines.engine import Listener
 from proxy.engines.options import PoolOptions, Protection
 from proxy.engines.wire import endings
+from proxy.engines.wire.again import Alarms
 from proxy.engines.wire.door import Door
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.h2 import Http2Options, Library, load
@@ -84,6 +85,7 @@ class WireEngine:
         """See Engine.start."""
         self.loop = asyncio.get_running_loop()
         self.turns = Turns(self.loop, self._alone)
+        self.alarms = Alarms(self.loop, self.dispatcher.now)
         addresses = {}
         for listener in listeners:
             local = LocalServer(listener, self.dispatcher.limits)
@@ -123,6 +125,7 @@ class WireEngine:
             session.end()
         for pool in (*self.pools.values(), *self.local.values()):
             pool.close()
+        self.alarms.stop()
         for timer in (self._sweep_timer, self.deadline_timer):
             if timer is not None:
                 timer.cancel()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from mesh.resilience.deadline import parse_timeout
 from proxy.call.call import Call
 from proxy.call.reason import Reason, Reject
 from proxy.engines.wire import endings
@@ -13,16 +12,18 @@ from proxy.engines.wire.credit import Lane
 from proxy.engines.wire.framing import PREFIX, Meter
 from proxy.engines.wire.h2 import CANCEL, LAST_USABLE_STREAM, NO_ERROR, Header
 from proxy.engines.wire.headers import check_printable, request_head
+from proxy.engines.wire.mind import mind
 from proxy.engines.wire.replies import CONTENT_TYPE, STATUS_200, status_trailers
 
 if TYPE_CHECKING:
     import asyncio
 
+    from proxy.engines.wire.again import Again
     from proxy.engines.wire.engine import WireEngine
     from proxy.engines.wire.pool import Pool
     from proxy.engines.wire.session import Session
     from proxy.engines.wire.upstream import Upstream
-    from proxy.routing.table import MethodRoute
+    from proxy.upstream.endpoint import Endpoint
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Exchange:
 
     __slots__ = (
         "admitting",
+        "again",
         "attempting",
         "authority",
         "body",
@@ -72,6 +74,8 @@ class Exchange:
         self.authority = authority
         # Set while asynchronous interceptors run.
         self.admitting: asyncio.Task[None] | None = None
+        # Its retries, where its route has a policy for them.
+        self.again: Again | None = None
         # An endpoint was picked and its attempt has not ended.
         self.attempting = False
         # Where it waits for a connection, and the stream that it got there.
@@ -135,7 +139,7 @@ class Exchange:
         route = call.route
         assert route is not None
         if not route.plain:
-            self._mind(route)
+            mind(self, route)
         if call.deadline is not None:
             self.slot = engine.deadlines.add(self, call.deadline)
             if engine.deadline_timer is None:
@@ -145,24 +149,20 @@ class Exchange:
         else:
             self.attempt()
 
-    def _mind(self, route: MethodRoute) -> None:
-        """Do what a route asks for that is not plain."""
-        call = self.call
-        if route.limits is not None:
-            self.max_message_bytes = route.limits.max_message_bytes
-        if route.is_local and call.deadline is None:
-            # The pipeline of local calls does not read it.
-            value = call.header(b"grpc-timeout")
-            seconds = parse_timeout(value) if value is not None else None
-            call.deadline = None if seconds is None else call.started_at + seconds
-
     def attempt(self) -> None:
         try:
             endpoint = self.engine.dispatcher.next_endpoint(self.call)
         except Reject as rejection:
-            self.refuse(rejection)
+            if self.again is None or not self.again.take_rejected():
+                self.refuse(rejection)
             return
+        self.go(endpoint)
+
+    def go(self, endpoint: Endpoint) -> None:
+        """Make an attempt on an endpoint."""
         self.attempting = True
+        if self.again is not None:
+            self.again.watch()
         engine = self.engine
         (engine.pools.get(endpoint) or engine.pool(endpoint)).submit(self)
 
@@ -268,7 +268,7 @@ class Exchange:
     def refuse(self, rejection: Reject) -> None:
         """Answer the call here and now."""
         self.call.reject(rejection)
-        self.answer()
+        self.answer(rejection.trailers)
 
     def answer(self, given: tuple[Header, ...] = ()) -> None:
         """Send the call's status, written by the edge, and end the call."""
@@ -327,6 +327,8 @@ class Exchange:
             self.slot.discard(self)
         if self.admitting is not None:
             self.admitting.cancel()
+        if self.again is not None:
+            self.again.cancel()
         if self.request_meter is not None:
             call.messages_in += self.request_meter.messages
             call.bytes_in += self.request_meter.bytes

@@ -20,7 +20,7 @@ from proxy.engines.wire.replies import (
     reset_name,
     reset_status,
 )
-from proxy.upstream.retry import Failure
+from proxy.upstream.retry import PUSHBACK, Failure
 
 if TYPE_CHECKING:
     from proxy.engines.wire.exchange import Exchange
@@ -71,6 +71,9 @@ def is_headers(exchange: Exchange, headers: Headers) -> None:
     exchange.attempt_ended(
         parse_status(code), decode_message(fields.get(GRPC_MESSAGE, b"")), given=fields.get(TRAILER, b"")
     )
+    again = exchange.again
+    if again is not None and again.take(None, fields.get(PUSHBACK), headers):
+        return
     h2, stream_id = exchange.session.h2, exchange.stream_id
     h2.send_response(stream_id, [STATUS_200, CONTENT_TYPE, *exchange.call.reply_metadata])
     h2.send_trailers(stream_id, [pair for pair in headers if pair[0] not in _NOT_TRAILERS])
@@ -113,7 +116,8 @@ def is_reset(exchange: Exchange, error_code: int) -> None:
     exchange.detach(None)
     message = f"{exchange.who()} reset the stream: {reset_name(error_code)}"
     exchange.attempt_ended(reset_status(error_code), message, Reason.UPSTREAM_RESET)
-    exchange.answer()
+    if not endings.again(exchange, Failure.LOST):
+        exchange.answer()
 
 
 def _too_large(exchange: Exchange, headers: Headers) -> None:
@@ -125,4 +129,5 @@ def _too_large(exchange: Exchange, headers: Headers) -> None:
 
 def _http_error(exchange: Exchange, status: bytes, what: str) -> None:
     exchange.attempt_ended(http_status(status), f"{exchange.who()} answered with {what}")
-    exchange.answer()
+    if not endings.again(exchange, None):
+        exchange.answer()

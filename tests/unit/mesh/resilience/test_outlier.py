@@ -142,7 +142,7 @@ def test_never_more_than_the_share_is_out(actions: list[tuple[str, int, int]], s
         if action == "wait":
             clock.advance(number)
         elif action == "shrink":
-            detector.follow(range(number), clock.now())
+            detector.follow(range(number))
         elif action == "join":
             detector.host(number)
         elif number in detector.hosts:
