@@ -21,6 +21,9 @@ _STREAM_CONNECTIONS = 20
 
 _MANY = 1_000_000
 _FEW = 100_000
+# One smallest object (16 bytes) left behind by each call would come to 14 MiB, 1.18 times. Within this, memory moves
+# up and down by itself, with how many lines of the access log wait when it is written.
+_STILL = 1.05
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Growth(Case):
             "few_mib": few / 1024,
             "many_mib": many / 1024,
             "difference_mib": (many - few) / 1024,
+            "bytes_a_call": (many - few) * 1024 / ((_MANY - _FEW) // part),
         }
 
 
@@ -103,10 +107,11 @@ CASES = (
         "growth",
         f"resident memory after {_MANY:,} calls against after {_FEW:,} (a twentieth of both with --quick)",
         (
-            Metric("growth", "after many over after few", "", goal=1.02, absolute=True, headline=True, digits=3),
+            Metric("growth", "after many over after few", "", goal=_STILL, absolute=True, headline=True, digits=3),
             Metric("few_mib", "after few", "MiB"),
             Metric("many_mib", "after many", "MiB"),
             Metric("difference_mib", "difference", "MiB"),
+            Metric("bytes_a_call", "difference by call", "bytes", digits=2),
         ),
         # The others are no question here, and some would take minutes for it.
         only=("edge-wire",),
