@@ -142,6 +142,8 @@ class DuckDbDriver(Driver):
                 "lock_configuration": True,
             },
         )
+        # Logs are as private as the rest of the data folder.
+        self._path.chmod(0o600)
         self.generation += 1
 
     def _make_tables(self) -> None:

@@ -1,0 +1,1 @@
+"""`mesh logs`: the log records of all services, found and followed."""
