@@ -29,11 +29,13 @@ from proxy.admin.http import admin_app, serve_admin
 from proxy.admin.prometheus import edge_registry
 from proxy.admin.service import EdgeInfo
 from proxy.admin.state import MeshState
+from proxy.admin.unary import UnaryLearner
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
 from proxy.call.limits import Limits
 from proxy.configuration import Configuration, Own
 from proxy.engines.aio.channels import Channels
+from proxy.engines.aio.engine import AioEngine
 from proxy.engines.engine import INTERNAL, PUBLIC, WORKER, Engine, Listener
 from proxy.engines.factory import make_engine, takes_sockets
 from proxy.engines.options import Protection
@@ -135,6 +137,9 @@ class Edge:
             self.info.addresses = addresses
             if place is None:
                 await self._follow(stack)
+            if isinstance(self.engine, AioEngine):
+                learner = UnaryLearner(self.state, self._asking.get, self.engine.claims)
+                await stack.enter_async_context(_running(learner.run()))
             if self.tls.has_files:
                 await stack.enter_async_context(_running(self.tls.watch()))
             yield addresses

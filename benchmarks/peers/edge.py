@@ -92,5 +92,7 @@ def _register(address: str, endpoints: Sequence[int]) -> None:
                 grpc_services=[GRPC_SERVICE],
                 exposure=EXPOSURE_PUBLIC,
                 health=HEALTH_SERVING,
+                # It has no reflection to tell it by.
+                metadata={"unary-methods": f"{GRPC_SERVICE}/Get"},
             )
             registry.Register(RegisterRequest(instance=instance, ttl_seconds=_TTL), timeout=10)

@@ -15,6 +15,7 @@ from proxy.engines.aio.channels import Channels
 from proxy.engines.aio.failure import classify
 from proxy.engines.aio.metadata import from_grpc, to_grpc
 from proxy.engines.aio.request import Request, Upstream
+from proxy.engines.aio.single import SingleCall, Status
 from proxy.upstream.retry import PUSHBACK, Failure, Retries
 
 # grpc.aio tells that headers came, but not whether they came alone or with a status. A failed call shows its status
@@ -27,6 +28,14 @@ ANSWER_SECONDS = 0.01
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 _PUSHBACK = PUSHBACK.decode()
+
+
+class Failed(Exception):  # noqa: N818 - it is an answer, not an error
+    """The upstream call has ended with a status other than OK."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.details)
+        self.status = status
 
 
 class Attempt:
@@ -51,19 +60,17 @@ class Attempt:
 
     async def run(self, channel: grpc.aio.Channel) -> Failure | None:
         """Make the attempt; returns how the connection failed it, None when the upstream answered."""
-        call = self.call
-        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(call.method.decode())
-        left = call.time_left(self._dispatcher.now())
-        upstream = method(metadata=grpc.aio.Metadata(*to_grpc(call.request_metadata())), timeout=left)
-        pump = asyncio.create_task(self._request.pump(upstream))
+        left = self.call.time_left(self._dispatcher.now())
+        message = self._request.only
         try:
-            async with asyncio.timeout(None if left is None else left - min(ANSWER_SECONDS, left / 10)) as limit:
+            async with asyncio.timeout(patience(left)) as limit:
                 self._limit_attempt(limit)
-                await self._responses(upstream)
-            self.code, self.details = outcome.OK, await upstream.details() or ""
-            self._take_trailers(await upstream.trailing_metadata())
-        except grpc.aio.AioRpcError as error:
-            return self._failed(error, channel)
+                if message is None:
+                    await self._streamed(channel, left)
+                else:
+                    await self._single(channel, message, left)
+        except Failed as failed:
+            return self._failed(failed.status, channel)
         except TimeoutError:
             if self._limit is None:
                 self.deadline_passed()
@@ -79,10 +86,6 @@ class Attempt:
             if not isinstance(mistake, Reject):
                 raise mistake from None
             self._rejected(mistake)
-        finally:
-            upstream.cancel()
-            pump.cancel()
-            await asyncio.wait((pump,))
         return None
 
     def fail(self, failure: Failure, why: str, code: int = outcome.UNAVAILABLE) -> None:
@@ -129,6 +132,43 @@ class Attempt:
         who = f"instance {endpoint.instance_id} of {endpoint.service}"
         self.details = f"{who} took longer than the {retries.per_try_seconds:g} s of an attempt"
 
+    async def _streamed(self, channel: grpc.aio.Channel, left: float | None) -> None:
+        """Pass on streams both ways; raises Failed."""
+        call = self.call
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(call.method.decode())
+        upstream = method(metadata=grpc.aio.Metadata(*to_grpc(call.request_metadata())), timeout=left)
+        pump = asyncio.create_task(self._request.pump(upstream))
+        try:
+            await self._responses(upstream)
+            self._succeeded(await upstream.details() or "", await upstream.trailing_metadata())
+        except grpc.aio.AioRpcError as error:
+            trailers: Any = error.trailing_metadata()
+            raise Failed(Status(error.code().value[0], error.details() or "", trailers)) from error
+        finally:
+            upstream.cancel()
+            pump.cancel()
+            await asyncio.wait((pump,))
+
+    async def _single(self, channel: grpc.aio.Channel, message: bytes, left: float | None) -> None:
+        """Pass on a whole request and what answers it; raises Failed."""
+        call = self.call
+        upstream = SingleCall(channel, call.method, message, to_grpc(call.request_metadata()), left)
+        try:
+            headers, reply = await upstream.begin()
+            if headers or reply is not None:
+                await self._begin_response(headers)
+            while reply is not None:
+                await self._pass(reply)
+                reply = await upstream.next()
+            status = await upstream.end()
+        finally:
+            upstream.cancel()
+        if status.code != outcome.OK:
+            raise Failed(status)
+        if not self.headers_sent:
+            await self._begin_response(headers)
+        self._succeeded(status.details, status.trailers)
+
     async def _responses(self, upstream: Upstream) -> None:
         headers = await upstream.initial_metadata()
         # Not by `read`, which forgets messages when the status has come already.
@@ -170,11 +210,14 @@ class Attempt:
         passed = [pair for pair in received if pair[0] not in own]
         await self._context.send_initial_metadata(to_grpc((*passed, *reply)))
 
-    def _failed(self, error: grpc.aio.AioRpcError, channel: grpc.aio.Channel) -> Failure | None:
-        self.code = error.code().value[0]
-        self.details = error.details() or ""
+    def _succeeded(self, details: str, trailers: Any) -> None:
+        self.code, self.details = outcome.OK, details
+        self._take_trailers(trailers)
+
+    def _failed(self, status: Status, channel: grpc.aio.Channel) -> Failure | None:
+        self.code, self.details = status.code, status.details
         try:
-            self._take_trailers(error.trailing_metadata())
+            self._take_trailers(status.trailers)
         except Reject as rejection:
             self._rejected(rejection)
             return None
@@ -202,6 +245,11 @@ def retries_of(call: Call) -> Retries | None:
     """Return the retry policy of a call's route."""
     plan = call.route.plan if call.route is not None else None
     return plan.retries if plan is not None else None
+
+
+def patience(left: float | None) -> float | None:
+    """Return how long to wait for what must be answered before a deadline."""
+    return None if left is None else left - min(ANSWER_SECONDS, left / 10)
 
 
 def _cancelled() -> bool:

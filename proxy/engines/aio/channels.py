@@ -43,6 +43,7 @@ class Channels:
             ("grpc.max_reconnect_backoff_ms", milliseconds(pool.max_backoff_seconds)),
             ("grpc.client_idle_timeout_ms", milliseconds(pool.idle_seconds)),
             *FLOW_CONTROL,
+            ("grpc.enable_channelz", 0),
             # Twice ours, so that what is over ours can be answered with a reason.
             ("grpc.max_receive_message_length", 2 * limits.max_message_bytes),
             ("grpc.max_send_message_length", -1),

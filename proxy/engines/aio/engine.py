@@ -12,6 +12,7 @@ from mesh.listening import cannot_listen, prove_free
 from proxy.call.dispatch import Dispatcher
 from proxy.call.limits import Limits
 from proxy.engines.aio.channels import FLOW_CONTROL, Channels
+from proxy.engines.aio.claims import UnaryClaims
 from proxy.engines.aio.credentials import server_credentials
 from proxy.engines.aio.forward import Drain, Forwarder, Peers
 from proxy.engines.aio.local import LocalCalls
@@ -45,12 +46,15 @@ class AioEngine:
         self._servers: list[grpc.aio.Server] = []
         self._drain = Drain()
         self._peers = Peers()
+        # Which methods are unary; told by whoever asks the instances.
+        self.claims = UnaryClaims()
         self._local = LocalCalls(dispatcher, self._drain, self._peers)
 
     async def start(self, listeners: Sequence[Listener]) -> Mapping[str, str]:
         """See Engine.start."""
         self._peers.learn(listeners)
-        forwarder, local = Forwarder(self._dispatcher, self._channels, self._drain, self._peers), self._local
+        forwarder = Forwarder(self._dispatcher, self._channels, self._drain, self._peers, self.claims)
+        local = self._local
         addresses = {}
         for listener in listeners:
             entry = PipelineInterceptor(listener.name, forwarder, local)
@@ -105,7 +109,8 @@ class PipelineInterceptor(grpc.aio.ServerInterceptor):
         async def forward(_request: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
             await self._forwarder.handle(self._listener, method, context)
 
-        # Streams both ways, whatever the method is: on the wire the four kinds do not differ.
+        # Streams both ways, whatever the method is: on the wire the four kinds do not differ, and grpc.aio's unary
+        # handlers never answer a call that ends without a message.
         return grpc.stream_stream_rpc_method_handler(forward)
 
 
@@ -117,6 +122,8 @@ def _server_options(limits: Limits, protection: Protection, *, shared: bool) -> 
         ("grpc.server_handshake_timeout_ms", milliseconds(protection.handshake_seconds)),
         ("grpc.max_allowed_incoming_connections", protection.max_connections),
         *FLOW_CONTROL,
+        # A tenth of what a call costs, for a page that nobody can open here.
+        ("grpc.enable_channelz", 0),
         # For the workers of one edge; else a second process could share the port unseen.
         ("grpc.so_reuseport", int(shared)),
         # Larger than our own limits, so that what is over ours is answered with a reason, and what is over these

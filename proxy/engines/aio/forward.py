@@ -13,8 +13,9 @@ from mesh.resilience import outcome
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
 from proxy.call.reason import TRAILER, Reason, Reject
-from proxy.engines.aio.attempt import ANSWER_SECONDS, Attempt, Context, deadline_message, retries_of
+from proxy.engines.aio.attempt import ANSWER_SECONDS, Attempt, Context, deadline_message, patience, retries_of
 from proxy.engines.aio.channels import Channels
+from proxy.engines.aio.claims import UnaryClaims
 from proxy.engines.aio.metadata import check_printable, from_grpc, to_grpc
 from proxy.engines.aio.request import Request
 from proxy.engines.engine import Listener
@@ -56,11 +57,14 @@ class Peers:
 class Forwarder:
     """Passes calls from a listener to upstreams."""
 
-    def __init__(self, dispatcher: Dispatcher, channels: Channels, drain: Drain, peers: Peers) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, channels: Channels, drain: Drain, peers: Peers, claims: UnaryClaims
+    ) -> None:
         self._dispatcher = dispatcher
         self._channels = channels
         self._drain = drain
         self._peers = peers
+        self._claims = claims
 
     async def handle(self, listener: str, method: str, context: Context) -> None:
         """Serve one call."""
@@ -85,9 +89,21 @@ class Forwarder:
     async def _attempts(self, call: Call, context: Context) -> None:
         request = Request(call, self._dispatcher, self._channels, context)
         try:
+            if call.method in self._claims.methods:
+                await self._gather(call, request)
             await self._try_all(call, context, request)
+            if request.only is not None and call.status == outcome.OK and call.messages_out != 1:
+                self._claims.refute(call.method)
         finally:
             await request.close()
+
+    async def _gather(self, call: Call, request: Request) -> None:
+        """Wait for the whole request of a unary method; raises Reject when the deadline comes first."""
+        try:
+            async with asyncio.timeout(patience(call.time_left(self._dispatcher.now()))):
+                await request.gather()
+        except TimeoutError:
+            raise Reject(Reason.DEADLINE_EXCEEDED, deadline_message(call)) from None
 
     async def _try_all(self, call: Call, context: Context, request: Request) -> None:
         endpoint = self._dispatcher.next_endpoint(call)

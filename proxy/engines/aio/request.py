@@ -15,6 +15,10 @@ from proxy.engines.aio.channels import Channels
 # A request up to this size can be sent to another endpoint when the first one turns out to be away.
 REPLAY_BYTES = 64 * 1024
 
+# How long a client of a unary method may take for its message, and then for its end, before the call is forwarded as a
+# stream. All of it usually comes in one packet.
+GATHER_SECONDS = 0.05
+
 # An end of the request that follows its message faster than this came in the same frame, or near enough.
 AT_ONCE_SECONDS = 0.001
 
@@ -39,6 +43,8 @@ class Request:
         self._kept_bytes = 0
         self._ended = False
         self._read_at = 0.0
+        # Messages that were read before there was an attempt to pass them to.
+        self._waiting: list[bytes] = []
         # A read outlives the attempt that began it: cut off, it would take the message with it.
         self._reading: asyncio.Task[Any] | None = None
         # What was read but its write was cut off by the end of an attempt stands in `_kept` as well.
@@ -48,12 +54,31 @@ class Request:
         # What went wrong on this side, such as a message that is refused; the attempt is cancelled then.
         self.error: Exception | None = None
 
+    async def gather(self) -> None:
+        """Read the one message of a unary method and its end. Whatever else comes, or does not, nothing is lost."""
+        for _ in ("message", "end"):
+            self._reading = asyncio.ensure_future(self._context.read())
+            await asyncio.wait((self._reading,), timeout=GATHER_SECONDS)
+            if not self._reading.done():
+                return
+            message = self._note(self._reading.result())
+            self._reading = None
+            if message is None:
+                return
+            self._waiting.append(message)
+
+    @property
+    def only(self) -> bytes | None:
+        """The one message of a complete request that was gathered; None when it is to be passed on as a stream."""
+        return self._waiting[0] if self._ended and len(self._waiting) == 1 else None
+
     async def pump(self, upstream: Upstream) -> None:
         """Pass messages on until the client has sent all or the upstream takes no more."""
         try:
             await upstream.wait_for_connection()
-            for message in tuple(self._kept):
+            for message in tuple(self._waiting or self._kept):
                 await _write(upstream, message)
+            self._waiting.clear()
             while (read := await self._read()) is not None:
                 await _write(upstream, read)
             if await self._truly_ended():
@@ -81,7 +106,10 @@ class Request:
     async def _read(self) -> bytes | None:
         if self._ended:
             return None
-        message = await self._next()
+        return self._note(await self._next())
+
+    def _note(self, message: Any) -> bytes | None:
+        """Take note of what was read; None is the end."""
         call = self._call
         if message is grpc.aio.EOF:
             self._ended = True
