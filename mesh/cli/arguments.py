@@ -55,6 +55,31 @@ Internal = Annotated[
         help=f"Where services call each other, and the mesh.  {_shown(DEFAULT_INTERNAL)}",
     ),
 ]
+Http = Annotated[
+    str,
+    typer.Option(
+        "--http",
+        metavar="HOST:PORT",
+        help="Where metrics can be asked for as of a Prometheus, by Grafana for example.",
+        show_default=False,
+    ),
+]
+AlertWebhook = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--alert-webhook",
+        metavar="URL",
+        help="Where alerts are sent; repeatable. $MESH_ALERT_SECRET signs them. Default: $MESH_ALERT_WEBHOOKS.",
+    ),
+]
+Alertmanager = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--alertmanager",
+        metavar="URL",
+        help="An Alertmanager that alerts are sent to; repeatable. Default: $MESH_ALERTMANAGERS.",
+    ),
+]
 Admin = Annotated[
     str | None,
     typer.Option("--admin", metavar="HOST:PORT", help=f"Where /metrics is, by HTTP.  {_shown(DEFAULT_ADMIN)}"),

@@ -54,12 +54,15 @@ def control(
         str,
         typer.Option(
             metavar="URL",
-            help="What holds logs: duckdb:///PATH, or postgresql://USER@HOST:PORT/DATABASE.  "
+            help="What holds logs and metrics: duckdb:///PATH, or postgresql://USER@HOST:PORT/DATABASE.  "
             "\\[default: a file in --data-dir]",
             show_default=False,
         ),
     ] = "",
     grace: arguments.Grace = arguments.DEFAULT_GRACE,
+    http: arguments.Http = "",
+    alert_webhook: arguments.AlertWebhook = None,
+    alertmanager: arguments.Alertmanager = None,
     config_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -73,10 +76,11 @@ def control(
     ready_fd: arguments.ReadyFd = None,
     lifeline_fd: arguments.LifelineFd = None,
 ) -> int:
-    """Run the control services (registry, configuration, logs) alone, for edges and services on other machines."""
+    """Run the control services (registry, configuration, logs, metrics) alone, for edges and services elsewhere."""
     from mesh.cli.announcing import Announcing
     from mesh.runtime import run
     from services.control import ControlOptions, run_control
+    from services.metrics.hosting import default_receivers
 
     options = ControlOptions(
         listen=parse_address(listen, "--listen", port_zero=True),
@@ -85,6 +89,8 @@ def control(
         telemetry_store=telemetry_store,
         grace=grace,
         config_key_file=config_key_file,
+        http=http,
+        receivers=default_receivers(alert_webhook or (), alertmanager or ()),
     )
     process = Announcing(ready_fd, lifeline_fd, debug, name="control", as_json=as_json)
     return run(lambda process: run_control(options, process), process)

@@ -12,7 +12,7 @@ import typer
 from mesh.cli import arguments
 from mesh.cli.output import print_json, print_line, progress, say
 from mesh.cli.parts import edge_options
-from mesh.options import DEFAULT_CONTROL_LISTEN, DEFAULT_INTERNAL, default_data_dir, require
+from mesh.options import DEFAULT_CONTROL_LISTEN, DEFAULT_INTERNAL, default_data_dir, parse_address, require
 
 if TYPE_CHECKING:
     from mesh.cli.supervisor.plan import UpOptions
@@ -43,6 +43,9 @@ def up(
     engine: arguments.Engine = None,
     workers: arguments.Workers = None,
     config: arguments.Config = None,
+    http: arguments.Http = "127.0.0.1:0",
+    alert_webhook: arguments.AlertWebhook = None,
+    alertmanager: arguments.Alertmanager = None,
     grace: arguments.OptionalGrace = None,
     environment: arguments.Environment = None,
     as_json: arguments.Json = False,
@@ -68,7 +71,16 @@ def up(
     )
     # Everything on this machine asks the mesh there, and speaks plaintext with it.
     require(not edge.internal_tls.enabled, "mesh up: the internal listener cannot speak TLS; run mesh edge for that")
-    options = UpOptions(data_dir or default_data_dir(), edge, config, demo=demo, debug=debug)
+    options = UpOptions(
+        data_dir or default_data_dir(),
+        edge,
+        config,
+        parse_address(http, "--http", port_zero=True),
+        tuple(alert_webhook or ()),
+        tuple(alertmanager or ()),
+        demo=demo,
+        debug=debug,
+    )
     return run(lambda process: _up(options, process, as_json=as_json), Process(debug=debug))
 
 
@@ -96,7 +108,7 @@ def _summary(supervisor: Supervisor, folder: Path) -> dict[str, Any]:
     control, edge, *shop = supervisor.parts
     return {
         **{name: edge.addresses[name] for name in ("public", "internal", "admin", "engine")},
-        "control": control.addresses["control"],
+        **{name: control.addresses[name] for name in ("control", "http")},
         "data_dir": str(folder),
         "pid": os.getpid(),
         "parts": [{"name": part.name, "pid": part.pid, "log": str(part.log.path)} for part in supervisor.parts],
@@ -105,7 +117,7 @@ def _summary(supervisor: Supervisor, folder: Path) -> dict[str, Any]:
 
 
 def _table(supervisor: Supervisor, folder: Path, seconds: float) -> str:
-    _, edge, *shop = supervisor.parts
+    control, edge, *shop = supervisor.parts
     public, internal, admin = (edge.addresses[name] for name in ("public", "internal", "admin"))
     lines = [
         f"The mesh is up, after {seconds:.1f} s{', with the shop on it' if shop else ''}. Ctrl-C stops it.",
@@ -113,6 +125,7 @@ def _table(supervisor: Supervisor, folder: Path, seconds: float) -> str:
         f"  public    {public:<22} what clients may call",
         f"  internal  {internal:<22} every service, and the mesh itself: MESH_CONTROL",
         f"  admin     {f'http://{admin}/metrics'}",
+        f"  metrics   http://{control.addresses['http']:<15} as a Prometheus, for Grafana and promtool",
         f"  data      {folder} (logs in {folder / 'logs'})",
         "",
     ]

@@ -23,6 +23,11 @@ class UpOptions:
     edge: EdgeOptions
     # Given to the edge for what no option says: its breaker, deadlines and limits.
     config: Path | None = None
+    # Where the control services speak Prometheus' HTTP API.
+    http: str = "127.0.0.1:0"
+    # URLs that alerts are sent to: webhooks, and Alertmanagers.
+    alert_webhooks: tuple[str, ...] = ()
+    alertmanagers: tuple[str, ...] = ()
     demo: bool = False
     # For every part.
     debug: bool = False
@@ -36,9 +41,12 @@ def control(options: UpOptions) -> Spec:
             "control",
             *("--listen", addresses["control"]),
             *("--data-dir", str(options.data_dir)),
+            *("--http", addresses["http"]),
+            *(f"--alert-webhook={url}" for url in options.alert_webhooks),
+            *(f"--alertmanager={url}" for url in options.alertmanagers),
             *("--grace", f"{options.edge.grace:g}"),
         ),
-        {"control": "127.0.0.1:0"},
+        {"control": "127.0.0.1:0", "http": options.http},
     )
 
 

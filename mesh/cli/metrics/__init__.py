@@ -1,0 +1,1 @@
+"""`mesh query` and `mesh alerts`."""
