@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import add_MetricsServiceServicer_to_server
-
 from mesh.api.metrics.v1 import add_MetricsServicer_to_server
 from mesh.errors import StartError
 from mesh.options import alert_receivers
 from services.host import Hosted
 from services.metrics.alerts.delivery import Receiver
+from services.metrics.decoding import Decoding
 from services.metrics.http.app import Api
 from services.metrics.http.server import serve_http
 from services.metrics.otlp.servicer import SERVICE as OTLP_METRICS
@@ -27,8 +26,8 @@ from services.registry.domain import Registry
 from services.storage.columns.base import ColumnsError, ColumnStore
 from services.storage.kv.base import Store
 
-# The stubs of OpenTelemetry come without types.
-_add_otlp: Any = add_MetricsServiceServicer_to_server
+# It takes what is a server to it alone.
+_add: Any = add_MetricsServicer_to_server
 
 __all__ = ["METRICS_METADATA", "HostedMetrics", "default_receivers", "hosted_metrics"]
 
@@ -73,9 +72,13 @@ async def hosted_metrics(
             raise StartError(f"the telemetry store cannot be read: {error}") from error
         servicer = GrpcMetrics(metrics.store, metrics.queries, metrics.scraper, metrics.keeper)
         otlp = OtlpMetrics(metrics.store)
+
+        def broken() -> None:
+            metrics.store.rejected["undecodable"] += 1
+
         services = (
-            Hosted(METRICS, lambda server: add_MetricsServicer_to_server(servicer, server)),
-            Hosted(OTLP_METRICS, lambda server: _add_otlp(otlp, server)),
+            Hosted(METRICS, lambda server: _add(servicer, Decoding(server, broken))),
+            Hosted(OTLP_METRICS, lambda server: otlp.add_to(Decoding(server, broken))),
         )
         if http:
             app = Api(metrics, own_registry(metrics.collector)).app()

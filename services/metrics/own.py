@@ -56,6 +56,9 @@ class ControlCollector(Collector):
             rejected.add_metric((reason,), self._store.rejected[reason])
         yield rejected
         yield CounterMetricFamily(
+            "mesh_metrics_undecodable_requests", "Requests that were no messages.", self._store.rejected["undecodable"]
+        )
+        yield CounterMetricFamily(
             "mesh_alerts_delivered", "Alerts that receivers took.", value=sum(one.delivered for one in self._deliveries)
         )
         yield CounterMetricFamily(

@@ -57,7 +57,7 @@ def test_the_table_is_printed_when_all_is_ready(tmp_path: Path) -> None:
         while "grpcurl" not in printed and "mesh services" not in printed:
             printed += running.next_line()
         addresses = dict(line.split()[:2] for line in printed.splitlines() if line.startswith("  "))
-        assert addresses.keys() == {"public", "internal", "admin", "data"}
+        assert addresses.keys() == {"public", "internal", "admin", "metrics", "data"}
         assert is_serving(addresses["public"])
         assert is_serving(addresses["internal"], "mesh.registry.v1.Registry")
         assert instances(addresses["internal"]).keys()

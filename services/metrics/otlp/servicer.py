@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
+import grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceServicer
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
 
+from services.metrics.decoding import Decoding
 from services.metrics.otlp.convert import convert
 from services.metrics.otlp.points import Totals
 from services.metrics.status import Context, answering
@@ -26,7 +28,7 @@ _MANY_TOTALS = 100_000
 LARGE_BYTES = 200_000
 
 
-class OtlpMetrics(MetricsServiceServicer):
+class OtlpMetrics:
     """`opentelemetry.proto.collector.metrics.v1.MetricsService`; its reply is sent when the samples are durable."""
 
     def __init__(self, store: MetricStore) -> None:
@@ -35,7 +37,14 @@ class OtlpMetrics(MetricsServiceServicer):
         # Deltas are added up in the order that they come in, and only once they are durable.
         self._one_at_a_time = asyncio.Lock()
 
-    async def Export(self, request: ExportMetricsServiceRequest, context: Context) -> ExportMetricsServiceResponse:
+    def add_to(self, server: Decoding) -> None:
+        """Serve it."""
+        export: Any = self.export
+        decode, encode = ExportMetricsServiceRequest.FromString, ExportMetricsServiceResponse.SerializeToString
+        handler = grpc.unary_unary_rpc_method_handler(export, decode, encode)
+        server.add_registered_method_handlers(SERVICE, {"Export": handler})
+
+    async def export(self, request: ExportMetricsServiceRequest, context: Context) -> ExportMetricsServiceResponse:
         """Store what is well formed, and say how much was not."""
         has_deltas = _has_deltas(request)
         async with answering(context), self._one_at_a_time if has_deltas else contextlib.nullcontext():
