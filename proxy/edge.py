@@ -22,6 +22,7 @@ from mesh.discovery.watcher import RegistryWatcher
 from mesh.edge import EDGE_SERVICE
 from mesh.errors import MeshError, StartError
 from mesh.runtime import Process
+from mesh.telemetry.lag import LoopLag
 from proxy.admin import health, reflection, service
 from proxy.admin.access_log import write_access_log
 from proxy.admin.descriptors import DescriptorCache
@@ -121,6 +122,9 @@ class Edge:
                 await stack.enter_async_context(write_access_log(log, options.access_log))
             registry = edge_registry(self.stack, self.state, self.info)
             registry.register(TlsCollector(self.tls))
+            lag = LoopLag()
+            registry.register(lag)
+            await stack.enter_async_context(_running(lag.run()))
             app = admin_app(registry, self.state)
             where = f"unix:{place.admin}" if place is not None else options.admin
             addresses = {"admin": await stack.enter_async_context(serve_admin(app, where))}

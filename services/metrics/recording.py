@@ -22,9 +22,18 @@ class Recorder:
         self._store = store
         self._last: dict[tuple[str, str, str], frozenset[Labels]] = {}
 
-    async def record(self, rule: tuple[str, str, str], series: Mapping[Labels, float], at_ms: int) -> None:
-        """Store one value a series, and stale markers for the series of the rule's evaluation before."""
-        gone = self._last.get(rule, frozenset()) - series.keys()
+    async def record(
+        self,
+        rule: tuple[str, str, str],
+        series: Mapping[Labels, float],
+        at_ms: int,
+        before: Iterable[Labels] = (),
+    ) -> None:
+        """Store one value a series, and stale markers for the series of the rule's evaluation before.
+
+        These are `before` when that was before this process started.
+        """
+        gone = self._last.get(rule, frozenset(before)) - series.keys()
         values = {**dict.fromkeys(gone, STALE), **series}
         self._last[rule] = frozenset(series)
         if not values:

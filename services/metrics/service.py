@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from mesh.clock import Clock
 from mesh.errors import MeshError
+from mesh.telemetry.lag import LoopLag
 from services.metrics.alerts.delivery import Delivery, Receiver
 from services.metrics.alerts.keeper import Keeper
 from services.metrics.alerts.records import Records
 from services.metrics.options import MetricsOptions
-from services.metrics.own import ControlCollector, Lag
+from services.metrics.own import ControlCollector
 from services.metrics.pull.presence import Presence
 from services.metrics.pull.scraper import Scraper
 from services.metrics.query import Queries
@@ -58,7 +59,7 @@ async def metrics_service(
     """
     store = MetricStore(columns, options, clock)
     await store.load()
-    lag = Lag()
+    lag = LoopLag()
     async with Queries(store) as queries, Records(kv) as kept, Scraper(store) as scraper:
         keeper = Keeper(store, queries, kept)
         presence = Presence(registry, store, scraper.follow)
@@ -71,7 +72,7 @@ async def metrics_service(
         for task in tasks:
             task.add_done_callback(_report)
         try:
-            yield Metrics(store, queries, scraper, keeper, ControlCollector(store, deliveries, lambda: lag.seconds))
+            yield Metrics(store, queries, scraper, keeper, ControlCollector(store, deliveries, lag))
         finally:
             for task in tasks:
                 task.cancel()

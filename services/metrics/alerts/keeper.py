@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -235,13 +235,16 @@ class Keeper:
         if not rule.alerting:
             await self._recorder.record((group.file, group.name, rule.id), outcome.series, at)
             return
+        key = (group.file, group.name, rule.id)
         async with self._write_lock:
-            after = await self._step((group.file, group.name, rule.id), rule, outcome, now)
-        shown = dict(Recorder.alert_series(rule.name, after.values()))
-        await self._recorder.record((group.file, group.name, rule.id), shown, at)
+            before, after = await self._step(key, rule, outcome, now)
+        shown, ended = (dict(Recorder.alert_series(rule.name, alerts)) for alerts in (after, before))
+        await self._recorder.record(key, shown, at, ended)
 
-    async def _step(self, key: RuleKey, rule: Rule, outcome: Outcome, now: int) -> dict[Labels, Active]:
-        """Step the states of a rule's alerts, and write down those that changed."""
+    async def _step(
+        self, key: RuleKey, rule: Rule, outcome: Outcome, now: int
+    ) -> tuple[Iterable[Active], Iterable[Active]]:
+        """Step the states of a rule's alerts, and write down those that changed; return them before and after."""
         kept = {one.active.labels: one for one in self.alerts() if one.rule == key}
         before = {labels: one.active for labels, one in kept.items()}
         after = states.step(rule, before, outcome.holds, now)
@@ -262,7 +265,7 @@ class Keeper:
         if changes:
             await self._records.write(changes)
             self._wake()
-        return after
+        return before.values(), after.values()
 
     async def _drop_orphans(self, groups: set[Group]) -> None:
         """Forget the alerts of rules that are gone."""
