@@ -48,6 +48,7 @@ from proxy.tls.metrics import TlsCollector
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.plan import Plans
 from proxy.upstream.tls import TLS
+from proxy.upstream.weighing import Weighing
 from proxy.workers.place import Place
 
 # An edge that cannot reach a registry at its start waits this long for it before it says that it is ready: it then
@@ -55,6 +56,10 @@ from proxy.workers.place import Place
 FIRST_SYNC_SECONDS = 10.0
 # Once the registry has answered, this long is waited for the configuration.
 FIRST_CONFIGURATION_SECONDS = 5.0
+# How often endpoints that warm up are weighed.
+WARM_UP_SECONDS = 1.0
+# The file of the registry's last state, in the folder for it; workers have one each.
+SNAPSHOT = "registry{}.snapshot"
 
 _log = logging.getLogger(__name__)
 
@@ -75,23 +80,28 @@ class Edge:
             INTERNAL: (health.NAME, *reflection.NAMES, service.NAME),
             WORKER: (health.NAME, *reflection.NAMES, service.NAME),
         }
-        self.state = MeshState(options.breaker, local, plans=Plans(self.stack.plan))
+        self.weighing = Weighing(options.zone, clock)
+        self.state = MeshState(options.breaker, local, plans=Plans(self.stack.plan), weigh=self.weighing)
         self.tls = edge_tls(options)
         self.dispatcher = Dispatcher(clock, options.limits, self.stack.routed, self.stack.local)
         self.dispatcher.tables = self.state.tables
         self.engine: Engine = make_engine(
             options.engine, self.dispatcher, self.tls.upstream, protection=options.protection, pool=options.pool
         )
-        self.watcher = RegistryWatcher(options.control, self._hear)
         # What the registry said while it is not clear yet what the configuration makes of it.
         self._held: Directory | None = None
         self._routed = asyncio.Event()
+        instance_id = options.instance_id or f"edge-{socket.gethostname()}-{os.getpid()}"
+        name = SNAPSHOT.format("" if place is None else f"-w{place.index}")
+        kept = Path(options.state) / name if options.state else None
+        self.watcher = RegistryWatcher(options.control, self._hear, name=instance_id, state=kept, clock=clock)
         self.info = EdgeInfo(
-            instance_id=options.instance_id or f"edge-{socket.gethostname()}-{os.getpid()}",
+            instance_id=instance_id,
             engine=self.engine.name,
             interceptors=self.stack.routed.names,
             clock=clock,
             registry_connected=lambda: self.watcher.connected,
+            registry_doubts=lambda: (int(self.watcher.from_disk), self.watcher.held),
             started_at=clock.now(),
         )
         self.configuration = Configuration(
@@ -144,6 +154,7 @@ class Edge:
             if isinstance(self.engine, AioEngine):
                 learner = UnaryLearner(self.state, self._asking.get, self.engine.claims)
                 await stack.enter_async_context(_running(learner.run()))
+            await stack.enter_async_context(_running(self._warm_up()))
             if self.tls.has_files:
                 await stack.enter_async_context(_running(self.tls.watch()))
             yield addresses
@@ -158,6 +169,16 @@ class Edge:
         self.state.configure(document, limits)
         self.dispatcher.limits = limits
         self.engine.follow(limits, protection)
+
+    async def _warm_up(self) -> None:
+        """Weigh the endpoints anew while some of them warm up, and once more when they are done."""
+        before = False
+        while True:
+            await asyncio.sleep(WARM_UP_SECONDS)
+            now = self.weighing.changes(self.state.directory.instances.values())
+            if now or before:
+                self.state.reweigh()
+            before = now
 
     async def synced(self) -> bool:
         """Wait for the first routes from the registry; returns whether they came in time."""
@@ -264,6 +285,7 @@ async def run_edge(options: EdgeOptions, process: Process, place: Place | None =
             instance_id=edge.info.instance_id,
             endpoints=(addresses[INTERNAL if place is None else WORKER],),
             version=mesh.__version__,
+            zone=options.zone,
             metadata={
                 "engine": edge.engine.name,
                 **{name: addresses[name] for name in (PUBLIC, INTERNAL, "admin")},
@@ -288,7 +310,8 @@ async def _registered(control: str, me: Instance) -> AsyncIterator[None]:
 
     async def keep() -> None:
         try:
-            await Registration(control, me).run()
+            # Nobody is sent here by the registry, so nobody is waited for; connections are told by the engine.
+            await Registration(control, me, drain=0).run()
         except MeshError as error:
             _log.warning("this edge is not in the registry: %s", error)
 

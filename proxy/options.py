@@ -23,6 +23,8 @@ from proxy.tls.options import ListenerTls, UpstreamTls
 ENGINES = ("auto", "wire", "aio")
 
 MAX_WORKERS = 256
+# As in the registry.
+MAX_ZONE = 128
 
 ACCESS_LOG_OFF = "off"
 
@@ -53,10 +55,13 @@ class EdgeOptions:
     grace: float = 10.0
     # Whose layers of the configuration (`mesh config`, application `mesh.edge`) it gets, such as prod.
     environment: str = ""
-    # A folder for what it needs to start while the control services are away: the last configuration. "" keeps nothing.
+    # A folder for what it needs to start while the control services are away: the last configuration and
+    # the last state of the registry. "" keeps nothing.
     state: str = ""
     # How it is called in the registry; made from the process where it is empty.
     instance_id: str = ""
+    # Where it runs: calls stay in this zone while enough of it serves. Empty spreads them over all zones.
+    zone: str = ""
     public_tls: ListenerTls = field(default_factory=ListenerTls)
     internal_tls: ListenerTls = field(default_factory=ListenerTls)
     upstream_tls: UpstreamTls = field(default_factory=UpstreamTls)
@@ -88,6 +93,7 @@ class EdgeOptions:
             not self.environment or _ENVIRONMENT(self.environment) is not None,
             "--environment must be 1-63 characters of a-z 0-9 and -, beginning with a letter",
         )
+        require(len(self.zone) <= MAX_ZONE, f"--zone must be at most {MAX_ZONE} characters")
 
 
 def load_config(path: Path) -> dict[str, Any]:

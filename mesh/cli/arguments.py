@@ -124,6 +124,13 @@ Environment = Annotated[
     ),
 ]
 
+Zone = Annotated[
+    str | None,
+    typer.Option(
+        "--zone", metavar="NAME", help="Where the edge runs: calls stay in this zone while enough of it serves."
+    ),
+]
+
 # A supervisor sets these; a person has no use for them.
 ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]
 LifelineFd = Annotated[int | None, typer.Option("--lifeline-fd", hidden=True)]

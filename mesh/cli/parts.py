@@ -111,6 +111,7 @@ def edge(
     instance_id: Annotated[
         str | None, typer.Option(metavar="ID", help="Its name in the registry; made when left out.")
     ] = None,
+    zone: arguments.Zone = None,
     grace: arguments.OptionalGrace = None,
     environment: arguments.Environment = None,
     state: Annotated[
@@ -146,6 +147,7 @@ def edge(
         "workers": workers,
         "access_log": access_log,
         "instance_id": instance_id,
+        "zone": zone,
         "grace": grace,
         "environment": environment,
         "state": str(state) if state is not None else None,

@@ -65,6 +65,10 @@ def register(
     weight: Annotated[
         int, typer.Option(metavar="N", min=0, max=_MAX_WEIGHT, help="Its share of calls relative to its siblings.")
     ] = _DEFAULT_WEIGHT,
+    warm_up: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0, max=3600, help="How long its share of calls grows from a tenth to all."),
+    ] = 0.0,
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Anything else to say of it; may be repeated.")
     ] = None,
@@ -97,6 +101,7 @@ def register(
             version=version,
             zone=zone,
             weight=weight,
+            warm_up_seconds=warm_up,
             metadata=_pairs(metadata or ()),
             grpc_services=tuple(grpc_service or ()),
             public=public,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mesh.cli import arguments
-from mesh.cli.output import print_json, print_line
+from mesh.cli.output import print_json
 from mesh.errors import MeshError
 
 if TYPE_CHECKING:
@@ -51,14 +50,14 @@ async def _show(control: str, process: Process, *, watch: bool, as_json: bool) -
     import asyncio
 
     from mesh.cli.overview.collect import collect
-    from mesh.cli.overview.show import lines, structure
+    from mesh.cli.overview.show import lines, print_states, structure
 
     if not watch:
         overview = await collect(control)
         if as_json:
             print_json(structure(overview))
         else:
-            _print("\n".join(lines(overview)))
+            print_states("\n".join(lines(overview)))
         return
     shown: object = None
     while not process.stop.is_set():
@@ -72,27 +71,8 @@ async def _show(control: str, process: Process, *, watch: bool, as_json: bool) -
             if as_json:
                 print_json(found, indent=None)
             else:
-                _print(f"{found}\n", anew=True)
+                print_states(f"{found}\n", anew=True)
         try:
             await asyncio.wait_for(process.stop.wait(), WATCH_SECONDS)
         except TimeoutError:
             continue
-
-
-def _print(text: str, *, anew: bool = False) -> None:
-    """Print plain text; on a terminal with colours and, `anew`, in place of what was there."""
-    if not sys.stdout.isatty():
-        print_line(text)
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    shown = Text(text, no_wrap=True, overflow="ignore")
-    shown.highlight_regex(r"\bSERVING\b|\bCLOSED\b", "green")
-    shown.highlight_regex(r"\bNOT_SERVING\b|\bOPEN\b|no live instance|does not answer", "red")
-    shown.highlight_regex(r"\bSTARTING\b|\bDRAINING\b|\bHALF_OPEN\b", "yellow")
-    shown.highlight_regex(r"^SERVICE.*", "bold")
-    console = Console()
-    if anew:
-        console.clear()
-    console.print(shown, soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mesh.api.registry import v1
-from mesh.discovery.model import Directory, Health, Instance, Service
+from mesh.discovery.model import Check, Directory, Health, Instance, Service
 
 _HEALTH_FROM: dict[int, Health] = {
     v1.HEALTH_UNSPECIFIED: Health.SERVING,
@@ -37,6 +37,11 @@ def instance_from_proto(message: v1.Instance) -> Instance:
         public=message.exposure == v1.EXPOSURE_PUBLIC,
         # A state that is newer than this program wants no calls, as far as it knows.
         health=_HEALTH_FROM.get(message.health, Health.NOT_SERVING),
+        health_reason=message.health_reason,
+        warm_up_seconds=message.warm_up_seconds,
+        serving_since=message.serving_since_ms / 1000,
+        check=_check_from_proto(message.check) if message.HasField("check") else None,
+        protected=message.protected,
         create_revision=message.create_revision,
         mod_revision=message.mod_revision,
     )
@@ -55,6 +60,29 @@ def instance_to_proto(instance: Instance) -> v1.Instance:
         grpc_services=instance.grpc_services,
         exposure=v1.EXPOSURE_PUBLIC if instance.public else v1.EXPOSURE_INTERNAL,
         health=_HEALTH_TO[instance.health],
+        health_reason=instance.health_reason,
+        warm_up_seconds=instance.warm_up_seconds,
+        check=_check_to_proto(instance.check) if instance.check is not None else None,
+    )
+
+
+def _check_from_proto(message: v1.HealthCheck) -> Check:
+    return Check(
+        grpc_service=message.grpc_service,
+        interval_seconds=message.interval_seconds,
+        timeout_seconds=message.timeout_seconds,
+        unhealthy_threshold=message.unhealthy_threshold,
+        healthy_threshold=message.healthy_threshold,
+    )
+
+
+def _check_to_proto(check: Check) -> v1.HealthCheck:
+    return v1.HealthCheck(
+        grpc_service=check.grpc_service,
+        interval_seconds=check.interval_seconds,
+        timeout_seconds=check.timeout_seconds,
+        unhealthy_threshold=check.unhealthy_threshold,
+        healthy_threshold=check.healthy_threshold,
     )
 
 

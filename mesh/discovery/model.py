@@ -23,6 +23,18 @@ class Health(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """An active check by grpc.health.v1 that an instance asks the registry for. 0 is the registry's default."""
+
+    # What to ask for; empty is the whole server.
+    grpc_service: str = ""
+    interval_seconds: float = 0.0
+    timeout_seconds: float = 0.0
+    unhealthy_threshold: int = 0
+    healthy_threshold: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One running process of a service."""
 
@@ -38,7 +50,17 @@ class Instance:
     # Full names, such as "shop.v1.Orders".
     grpc_services: tuple[str, ...] = ()
     public: bool = False
+    # The worst of what is said of it, and why that is so, for people.
     health: Health = Health.SERVING
+    health_reason: str = ""
+    # Seconds over which its share of calls grows to its weight, from when it began to serve (seconds since 1970, 0 is
+    # not known): see `mesh.resilience.warmup`.
+    warm_up_seconds: float = 0.0
+    serving_since: float = 0.0
+    # Asks the registry to check it.
+    check: Check | None = None
+    # Its lease is over, and the registry keeps it because too many of its service expired at once.
+    protected: bool = False
     # The revision that made this registration, and that of its last change; 0 before it is registered.
     create_revision: int = 0
     mod_revision: int = 0

@@ -15,6 +15,8 @@ from mesh.api.registry.v1 import (
     LEASE_STATE_LIVE,
     LEASE_STATE_REPLACED,
     DeregisterRequest,
+    DrainRequest,
+    DrainResponse,
     KeepAliveRequest,
     KeepAliveResponse,
     RegisterRequest,
@@ -29,9 +31,13 @@ from mesh.discovery.targets import Targets
 if TYPE_CHECKING:
     from mesh.api.registry.v1.registry_pb2_grpc import RegistryAsyncStub  # exists for type checkers only
 
-# Seconds that a call to the registry may take, and that leaving may take in all.
+# Seconds that a call to the registry may take, and that deregistering may take in all.
 CALL_TIMEOUT = 5.0
 LEAVE_TIMEOUT = 2.0
+# Seconds that leaving waits until everyone who sends calls here has heard of it, and what the answer itself may take.
+DRAIN_TIMEOUT = 5.0
+DRAIN_MARGIN = 1.0
+_NAMED = 3
 
 
 class Registration:
@@ -48,17 +54,24 @@ class Registration:
         *,
         ttl: float = 15.0,
         on_event: Callable[[str], None] | None = None,
+        drain: float = DRAIN_TIMEOUT,
     ) -> None:
-        """Tell `on_event` in a sentence whenever something changes for the registration."""
+        """Tell `on_event` in a sentence whenever something changes for the registration.
+
+        Leaving takes up to `drain` seconds until everyone has put into force that the instance leaves; 0 does not wait.
+        """
         self._targets = Targets(target)
         self._instance = instance if instance.instance_id else dataclasses.replace(instance, instance_id=_make_id())
         self._ttl = ttl
         self._on_event = on_event
+        self._drain = drain
+        # Set while somebody drains the instance: it may finish what it has, and leave.
+        self.drained = asyncio.Event()
         self._registered = asyncio.Event()
         self._away = False
         # 0 is none.
         self._lease_id = 0
-        self._told_health: Health | None = None
+        self._told_health: tuple[Health, str] | None = None
         # There is a new health to tell, or the stream has ended.
         self._wake = asyncio.Event()
 
@@ -76,10 +89,10 @@ class Registration:
         """Return the present lease; 0 while there is none."""
         return self._lease_id
 
-    def set_health(self, health: Health) -> None:
+    def set_health(self, health: Health, reason: str = "") -> None:
         """Tell the registry soon, whenever that is possible."""
-        if health is not self._instance.health:
-            self._instance = dataclasses.replace(self._instance, health=health)
+        if (health, reason) != (self._instance.health, self._instance.health_reason):
+            self._instance = dataclasses.replace(self._instance, health=health, health_reason=reason)
             self._wake.set()
 
     async def registered(self) -> None:
@@ -115,10 +128,10 @@ class Registration:
         call = stub.KeepAlive()
         call.add_done_callback(lambda _: self._wake.set())
         while True:
-            health = self._instance.health
+            health = self._instance.health, self._instance.health_reason
             request = KeepAliveRequest(lease_id=self._lease_id)
-            if health is not self._told_health:
-                request.health = health_to_proto(health)
+            if health != self._told_health:
+                request.health, request.health_reason = health_to_proto(health[0]), health[1]
             async with asyncio.timeout(CALL_TIMEOUT):
                 if not call.done():
                     await call.write(request)
@@ -138,11 +151,12 @@ class Registration:
                 continue
             self._told_health = health
             self._say_back()
+            self._note_drain(reply.draining)
             await self._pause(reply.ttl_seconds / 3)
 
     async def _register(self, stub: RegistryAsyncStub) -> None:
         self._lease_id = 0
-        health = self._instance.health
+        health = self._instance.health, self._instance.health_reason
         request = RegisterRequest(instance=instance_to_proto(self._instance), ttl_seconds=self._ttl)
         reply = await stub.Register(request, timeout=CALL_TIMEOUT)
         self._lease_id, self._told_health, self._away = reply.lease_id, health, False
@@ -176,10 +190,20 @@ class Registration:
         if self._on_event is not None:
             self._on_event(sentence)
 
+    def _note_drain(self, draining: bool) -> None:  # noqa: FBT001 - as the reply has it
+        if draining and not self.drained.is_set():
+            self.drained.set()
+            self._say("somebody drains this instance: it gets no new calls")
+        elif not draining and self.drained.is_set():
+            self.drained.clear()
+            self._say("it is no longer drained")
+
     async def _leave(self) -> None:
         if not self._lease_id:
             return
         lease_id, self._lease_id = self._lease_id, 0
+        if self._drain > 0:
+            await self._go_quietly(lease_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_TIMEOUT):
                 for _ in range(len(self._targets)):
@@ -187,6 +211,20 @@ class Registration:
                         self._say("deregistered")
                         return
                     self._targets.move_on()
+
+    async def _go_quietly(self, lease_id: int) -> None:
+        """Say that the instance leaves, and wait until everyone who sends calls has put that into force."""
+        request = DrainRequest(lease_id=lease_id, timeout_seconds=self._drain, reason="it is leaving")
+        done = DrainResponse()
+        try:
+            async with control_channel(self._targets.current) as channel:
+                async for step in RegistryStub(channel).Drain(request, timeout=self._drain + DRAIN_MARGIN):
+                    done = step
+        except grpc.aio.AioRpcError:
+            return  # it is away, or older than drains: its leaving is all that can be told
+        if done.waiting_count:
+            names = ", ".join(one.watcher for one in done.waiting[:_NAMED])
+            self._say(f"left without a word from {done.waiting_count} watchers: {names}")
 
     async def _deregister(self, lease_id: int) -> bool:
         try:

@@ -81,6 +81,15 @@ class EdgeCollector(Collector):
         yield GaugeMetricFamily(
             "mesh_edge_registry_revision", "The registry's revision in force.", value=self._state.directory.revision
         )
+        from_disk, held = self._info.registry_doubts()
+        yield GaugeMetricFamily(
+            "mesh_edge_registry_from_disk", "1 while routes come from the last state on disk.", value=from_disk
+        )
+        yield GaugeMetricFamily(
+            "mesh_edge_registry_held_instances",
+            "Instances in force that a registry which began anew does not know (yet).",
+            value=held,
+        )
         log = self._stack.access_log
         yield CounterMetricFamily(
             "mesh_edge_access_log_dropped", "Access log records that found no room.", value=log.dropped if log else 0

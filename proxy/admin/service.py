@@ -47,6 +47,8 @@ class EdgeInfo:
     interceptors: tuple[str, ...]
     clock: Clock
     registry_connected: Callable[[], bool]
+    # 1 while what is in force comes from the disk, and how many instances are in force that the registry does not know.
+    registry_doubts: Callable[[], tuple[int, int]] = lambda: (0, 0)
     started_at: float = 0.0
     addresses: Mapping[str, str] | None = None
 

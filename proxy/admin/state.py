@@ -19,6 +19,7 @@ from proxy.routing.table import EMPTY, RouteTable, compile_table
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.plan import Plans, Policies
 from proxy.upstream.pool import EndpointPool
+from proxy.upstream.weighing import Weigh, plain
 
 
 @dataclass
@@ -35,6 +36,8 @@ class MeshState:
     # What the configuration says, and the limits of calls that follow from it.
     document: Document = field(default_factory=Document)
     limits: Limits = field(default_factory=Limits)
+    # What each endpoint counts; it may change with time alone.
+    weigh: Weigh = plain
 
     def __post_init__(self) -> None:
         """Start with nothing but what the edge answers itself."""
@@ -66,6 +69,10 @@ class MeshState:
         self.document, self.limits = document, limits
         self.directory = exposed(self._registered, document.exposure)
         self.follow(functools.partial(resolve, document))
+
+    def reweigh(self) -> None:
+        """Work out anew what each endpoint counts: some warm up."""
+        self._compile()
 
     def drain(self) -> None:
         """Tell health checkers that this edge is about to leave."""
@@ -109,6 +116,7 @@ class MeshState:
                 local=self.local.get(listener, ()),
                 plans=self.plans,
                 rules=functools.partial(made, listener) if self.document != Document() else None,
+                weigh=self.weigh,
             )
 
     def _notify(self) -> None:

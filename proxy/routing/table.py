@@ -11,6 +11,7 @@ from mesh.edge import EDGE_SERVICE
 from proxy.upstream.plan import Plan, Plans
 from proxy.upstream.pool import EndpointPool
 from proxy.upstream.targets import Targets
+from proxy.upstream.weighing import Weigh, plain
 
 if TYPE_CHECKING:
     from proxy.call.limits import Limits
@@ -164,20 +165,24 @@ def compile_table(
     local: Iterable[str] = (),
     plans: Plans | None = None,
     rules: Callable[[Mapping[str, Iterable[str]], TargetsOf], Rules] | None = None,
+    weigh: Weigh = plain,
 ) -> RouteTable:
     """Return the routes of a listener.
 
     `public_only` leaves out what is not PUBLIC, down to single instances. `local` are the gRPC services that the edge
-    answers itself, which no registration can take over. `plans` has the policies, if there are any, and `rules` makes
-    those of the configuration.
+    answers itself, which no registration can take over. `plans` has the policies, if there are any, `rules` makes
+    those of the configuration, and `weigh` says what each of a route's endpoints counts.
     """
     made = None
     if rules is not None:
-        made = rules(declared(directory), targets_of(pool, public_only=public_only))
+        made = rules(declared(directory), targets_of(pool, public_only=public_only, weigh=weigh))
     routes = {name: ServiceRoute(name, EDGE_SERVICE, Targets(()), is_local=True) for name in local}
     names = []
+    of: dict[str, list[Instance]] = {}
+    for one in directory.instances.values():
+        of.setdefault(one.service, []).append(one)
     for service in by_age(directory.services.values()):
-        instances = [one for one in directory.instances.values() if one.service == service.name]
+        instances = of.get(service.name, [])
         if public_only:
             instances = [one for one in instances if one.public]
             if not instances and not service.public:
@@ -187,7 +192,7 @@ def compile_table(
         for grpc_service in _declared(service, instances, public_only=public_only):
             if grpc_service not in routes:
                 declaring = {one.key for one in instances if grpc_service in one.grpc_services}
-                targets = Targets([one for one in endpoints if one.instance.key in declaring])
+                targets = Targets([one for one in endpoints if one.instance.key in declaring], weigh)
                 routes[grpc_service] = ServiceRoute(grpc_service, service.name, targets, plans, made)
     return RouteTable(routes, names)
 
@@ -200,7 +205,7 @@ def declared(directory: Directory) -> dict[str, list[str]]:
     return {service: sorted(names) for service, names in found.items()}
 
 
-def targets_of(pool: EndpointPool, *, public_only: bool) -> TargetsOf:
+def targets_of(pool: EndpointPool, *, public_only: bool, weigh: Weigh = plain) -> TargetsOf:
     """Return what finds the instances of a destination on a listener; routes share what it has found."""
     known: dict[tuple[str, Labels, str], Targets] = {}
 
@@ -215,7 +220,7 @@ def targets_of(pool: EndpointPool, *, public_only: bool) -> TargetsOf:
                 and (one.instance.public or not public_only)
                 and has_labels(one.instance, to.labels)
             ]
-            targets = known[key] = Targets(endpoints)
+            targets = known[key] = Targets(endpoints, weigh)
         return targets
 
     return find

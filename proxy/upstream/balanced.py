@@ -61,7 +61,7 @@ class BalancedTargets(Targets):
     __slots__ = ("_balancer", "_hash_key", "_hosts", "_now")
 
     def __init__(self, targets: Targets, balancing: Balancing) -> None:
-        super().__init__(targets.known)
+        super().__init__(targets.known, targets.weigh)
         self._balancer = balancing.balancer(self)
         options = balancing.options
         self._hash_key = options.hash_key.encode() if options.kind == RING_HASH else b""

@@ -18,6 +18,7 @@ class EndpointPool:
         self._breaker = breaker
         self._plans = plans
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
+        self._of: dict[str, list[Endpoint]] = {}
 
     def update(self, directory: Directory) -> list[Endpoint]:
         """Follow the directory and return the endpoints that left it."""
@@ -33,6 +34,9 @@ class EndpointPool:
                     endpoint.breaker.follow(options)
                 new[key] = endpoint
         self._endpoints = new
+        self._of = {}
+        for key in sorted(new):
+            self._of.setdefault(key[0], []).append(new[key])
         return [endpoint for key, endpoint in old.items() if key not in new]
 
     def _options(self, service: str) -> BreakerOptions:
@@ -49,7 +53,7 @@ class EndpointPool:
 
     def of(self, service: str) -> list[Endpoint]:
         """Return the endpoints of a service in a stable order."""
-        return [self._endpoints[key] for key in sorted(self._endpoints) if key[0] == service]
+        return list(self._of.get(service, ()))
 
     def all(self) -> list[Endpoint]:
         """Return every endpoint in a stable order."""

@@ -10,20 +10,26 @@ from proxy.call.call import Call
 from proxy.call.pipeline import Pipeline
 from proxy.call.reason import Reason
 from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.weighing import Weigh, plain
 
 
 class Targets:
     """The endpoints of one route that want calls, in weighted round robin."""
 
-    __slots__ = ("__weakref__", "_schedule", "_turn", "endpoints", "known", "weights", "willing")
+    __slots__ = ("__weakref__", "_schedule", "_turn", "endpoints", "known", "weigh", "weights", "willing")
 
-    def __init__(self, known: Sequence[Endpoint]) -> None:
+    def __init__(self, known: Sequence[Endpoint], weigh: Weigh = plain) -> None:
         # All endpoints that live, and those of them that take calls.
         self.known = tuple(known)
-        self.willing = [endpoint for endpoint in known if endpoint.instance.health is Health.SERVING]
-        self.weights = [endpoint.instance.weight for endpoint in self.willing]
+        self.weigh = weigh
+        weights = weigh(known)
+        taking = [at for at, endpoint in enumerate(known) if endpoint.instance.health is Health.SERVING]
+        self.willing = [known[at] for at in taking]
+        self.weights = [weights[at] for at in taking]
         self._schedule = schedule(self.willing, self.weights)
-        self.endpoints = tuple(dict.fromkeys(self._schedule))
+        # Those whose turn never comes, being in another zone, are there for when no other is admitted.
+        others = (endpoint for endpoint in self.willing if endpoint.instance.weight > 0)
+        self.endpoints = tuple(dict.fromkeys((*self._schedule, *others)))
         self._turn = -1
 
     def pick(self, call: Call, pipeline: Pipeline) -> Endpoint | None:

@@ -49,7 +49,7 @@ async def collect(control: str) -> Overview:
         MeshError: the registry does not answer, or refuses.
 
     """
-    revision, services, instances = await _listed(control)
+    revision, services, instances = await listed(control)
     addresses = {
         instance.instance_id: instance.endpoints[0] for instance in instances if instance.service == EDGE_SERVICE
     }
@@ -57,18 +57,24 @@ async def collect(control: str) -> Overview:
     return Overview(revision, services, instances, edges)
 
 
-async def _listed(control: str) -> tuple[int, list[Service], list[Instance]]:
+async def listed(control: str, service: str = "") -> tuple[int, list[Service], list[Instance]]:
+    """Return the revision, the services and the instances of the registry, those of `service` if it is given.
+
+    Raises:
+        MeshError: the registry does not answer, or refuses.
+
+    """
     *others, last = control.split(",")
     for address in others:
         with contextlib.suppress(UnreachableError):
-            return await _listed_at(address)
-    return await _listed_at(last)
+            return await _listed_at(address, service)
+    return await _listed_at(last, service)
 
 
-async def _listed_at(control: str) -> tuple[int, list[Service], list[Instance]]:
+async def _listed_at(control: str, service: str) -> tuple[int, list[Service], list[Instance]]:
     services: list[Service] = []
     instances: list[Instance] = []
-    request = ListRequest()
+    request = ListRequest(service=service)
     async with control_channel(control) as channel:
         registry = RegistryStub(channel)
         try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 from mesh.api.edge.v1 import BreakerState, UpstreamEndpoint
-from mesh.api.registry.v1 import Exposure, Health, Instance
-from mesh.cli.output import table
+from mesh.api.registry.v1 import Exposure, Health, Instance, Service
+from mesh.cli.output import print_line, table
 from mesh.cli.overview.collect import EdgeView, Overview
 
 HEAD = ("SERVICE", "EXPOSED", "INSTANCE", "ENDPOINT", "VERSION", "HEALTH", "BREAKER", "IN FLIGHT")
@@ -26,7 +28,8 @@ def lines(overview: Overview) -> list[str]:
     """Return the table and a line for every edge."""
     rows = list(_rows(overview))
     shown = table(HEAD, rows) if rows else ["No service is registered."]
-    return [*shown, "", *(_edge_line(edge) for edge in overview.edges)] if overview.edges else shown
+    notes = [*map(_protected_line, _protected(overview)), *(_edge_line(edge) for edge in overview.edges)]
+    return [*shown, "", *notes] if notes else shown
 
 
 def structure(overview: Overview) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def structure(overview: Overview) -> dict[str, Any]:
             {
                 "name": service.name,
                 "exposure": _exposure(service.exposure),
+                "protection": _protection(service),
                 "grpc_services": list(service.grpc_services),
                 "instances": [_instance(overview, one) for one in overview.instances if one.service == service.name],
             }
@@ -61,10 +65,32 @@ def _rows(overview: Overview) -> Iterator[tuple[str, ...]]:
                     instance.instance_id,
                     address,
                     instance.version or NOTHING,
-                    _health(instance.health),
+                    health_name(instance.health) + (" (protected)" if instance.protected else ""),
                     _breaker(seen) or NOTHING,
                     str(sum(endpoint.calls_in_flight for endpoint in seen)) if seen else NOTHING,
                 )
+
+
+def _protected(overview: Overview) -> list[Service]:
+    return [service for service in overview.services if service.HasField("protection")]
+
+
+def _protected_line(service: Service) -> str:
+    return (
+        f"{service.name} is protected until {_clock(service.protection.until_ms)} at the latest: "
+        f"{service.protection.reason}"
+    )
+
+
+def _protection(service: Service) -> dict[str, Any] | None:
+    if not service.HasField("protection"):
+        return None
+    kept = service.protection
+    return {"reason": kept.reason, "since_ms": kept.since_ms, "until_ms": kept.until_ms}
+
+
+def _clock(unix_ms: int) -> str:
+    return datetime.fromtimestamp(unix_ms / 1000).astimezone().strftime("%H:%M:%S")
 
 
 def _edge_line(edge: EdgeView) -> str:
@@ -83,7 +109,9 @@ def _instance(overview: Overview, instance: Instance) -> dict[str, Any]:
         "version": instance.version,
         "zone": instance.zone,
         "weight": instance.weight,
-        "health": _health(instance.health),
+        "health": health_name(instance.health),
+        "health_reason": instance.health_reason,
+        "protected": instance.protected,
         "ttl_seconds": instance.ttl_seconds,
         "metadata": dict(instance.metadata),
         "grpc_services": list(instance.grpc_services),
@@ -151,9 +179,29 @@ def _breaker(endpoints: Iterable[UpstreamEndpoint]) -> str:
     return "" if worst == _BADNESS[0] else BreakerState.Name(worst).removeprefix("BREAKER_STATE_")
 
 
-def _health(health: Health.ValueType) -> str:
+def health_name(health: Health.ValueType) -> str:
+    """Return how people write a health."""
     return Health.Name(health).removeprefix("HEALTH_").replace("UNSPECIFIED", "SERVING")
 
 
 def _exposure(exposure: Exposure.ValueType) -> str:
     return "PUBLIC" if exposure == Exposure.EXPOSURE_PUBLIC else "INTERNAL"
+
+
+def print_states(text: str, *, anew: bool = False) -> None:
+    """Print a table of states as plain text; on a terminal with colours and, `anew`, in place of what was there."""
+    if not sys.stdout.isatty():
+        print_line(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    shown = Text(text, no_wrap=True, overflow="ignore")
+    shown.highlight_regex(r"\bSERVING\b|\bCLOSED\b", "green")
+    shown.highlight_regex(r"\bNOT_SERVING\b|\bOPEN\b|no live instance|does not answer", "red")
+    shown.highlight_regex(r"\bSTARTING\b|\bDRAINING\b|\bHALF_OPEN\b", "yellow")
+    shown.highlight_regex(r"^SERVICE.*", "bold")
+    console = Console()
+    if anew:
+        console.clear()
+    console.print(shown, soft_wrap=True)

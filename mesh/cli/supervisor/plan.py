@@ -67,6 +67,7 @@ def edge(options: UpOptions, control_address: str) -> Spec:
             *("--grace", f"{wanted.grace:g}"),
             *("--state", wanted.state or str(options.data_dir / "edge")),
             *(("--environment", wanted.environment) if wanted.environment else ()),
+            *(("--zone", wanted.zone) if wanted.zone else ()),
             *(("--config", str(options.config.absolute())) if options.config is not None else ()),
         ),
         {name: getattr(wanted, name) for name in LISTENERS},

@@ -17,7 +17,7 @@ from mesh.cli.target.health import CHANNEL_OPTIONS, HealthFollower
 from mesh.cli.target.reflection import reflected_services
 from mesh.cli.waiting import LeftError, unless
 from mesh.discovery.model import Health, Instance
-from mesh.discovery.registration import Registration
+from mesh.discovery.registration import DRAIN_TIMEOUT, Registration
 from mesh.errors import StartError, UnreachableError, UsageError
 from mesh.runtime import EXIT_OK, Process
 
@@ -134,7 +134,11 @@ class Keeper:
 
         # Nobody is sent there before it has said that it is serving.
         registration = Registration(
-            options.control, replace(instance, health=Health.STARTING), ttl=options.ttl, on_event=heard
+            options.control,
+            replace(instance, health=Health.STARTING),
+            ttl=options.ttl,
+            on_event=heard,
+            drain=min(DRAIN_TIMEOUT, options.grace),
         )
 
         def report(serving: bool) -> None:
