@@ -29,6 +29,7 @@ from proxy.admin.descriptors import DescriptorCache
 from proxy.admin.http import admin_app, serve_admin
 from proxy.admin.prometheus import edge_registry
 from proxy.admin.service import EdgeInfo
+from proxy.admin.shipping import shipping
 from proxy.admin.state import MeshState
 from proxy.admin.unary import UnaryLearner
 from proxy.call.call import Call
@@ -72,7 +73,7 @@ class Edge:
         self.options = options
         self.place = place
         clock = clock or SystemClock()
-        access_log = options.access_log != ACCESS_LOG_OFF
+        access_log = options.access_log != ACCESS_LOG_OFF or options.telemetry == "on"
         self.stack = Stack(clock, StackOptions(options.breaker, options.deadline, access_log=access_log), _hook_failed)
         reflected = reflection.NAMES if options.public_reflection else ()
         local = {
@@ -128,9 +129,12 @@ class Edge:
         """
         options, place, log = self.options, self.place, self.stack.access_log
         async with contextlib.AsyncExitStack() as stack:
-            if log is not None:
-                await stack.enter_async_context(write_access_log(log, options.access_log))
             registry = edge_registry(self.stack, self.state, self.info)
+            if log is not None:
+                also = None
+                if options.telemetry == "on":
+                    also = await stack.enter_async_context(shipping(options, self.info.instance_id, registry))
+                await stack.enter_async_context(write_access_log(log, options.access_log, also))
             registry.register(TlsCollector(self.tls))
             lag = LoopLag()
             registry.register(lag)

@@ -51,6 +51,10 @@ class EdgeOptions:
     public_reflection: bool = True
     # Where one JSON line a call goes: "-" is standard output, "off" is nowhere, else a path.
     access_log: str = "-"
+    # Whether the access log goes to the log sink, at `control`, as well: on or off.
+    telemetry: str = "off"
+    # A folder where its records wait while the sink is away, up to 256 MiB; empty is none: then 16 MiB of memory.
+    spool: str = ""
     # Seconds that calls in flight are given at a stop.
     grace: float = 10.0
     # Whose layers of the configuration (`mesh config`, application `mesh.edge`) it gets, such as prod.
@@ -94,6 +98,7 @@ class EdgeOptions:
             "--environment must be 1-63 characters of a-z 0-9 and -, beginning with a letter",
         )
         require(len(self.zone) <= MAX_ZONE, f"--zone must be at most {MAX_ZONE} characters")
+        require(self.telemetry in ("on", "off"), f"--telemetry: '{self.telemetry}' is neither on nor off")
 
 
 def load_config(path: Path) -> dict[str, Any]:

@@ -108,6 +108,13 @@ def edge(
     access_log: Annotated[
         str | None, typer.Option(metavar="FILE", help="One JSON line a call; - is standard output.  \\[default: -]")
     ] = None,
+    telemetry: Annotated[
+        str | None,
+        typer.Option(metavar="on|off", help="Send the access log to the log sink as well.  \\[default: off]"),
+    ] = None,
+    spool: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where records wait on disk while the sink is away.")
+    ] = None,
     instance_id: Annotated[
         str | None, typer.Option(metavar="ID", help="Its name in the registry; made when left out.")
     ] = None,
@@ -146,6 +153,8 @@ def edge(
         "engine": engine,
         "workers": workers,
         "access_log": access_log,
+        "telemetry": telemetry,
+        "spool": spool,
         "instance_id": instance_id,
         "zone": zone,
         "grace": grace,

@@ -14,11 +14,12 @@ import select
 import stat
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from mesh.errors import StartError
+from proxy.call.call import Call
 from proxy.interceptors.access_log import AccessLog, line
 
 FLUSH_SECONDS = 0.2
@@ -29,17 +30,23 @@ CLOSE_SECONDS = 2.0
 # A log file is renamed to FILE.1 when it is this large, FILE.1 to FILE.2; what was FILE.2 goes.
 MAX_FILE_BYTES = 64 * 1024 * 1024
 STDOUT = "-"
+OFF = "off"
+
+# Gets calls with when they ended, and the line of each.
+Drain = Callable[[Sequence[tuple[int, Call]], Sequence[str]], None]
 
 
 @contextlib.asynccontextmanager
-async def write_access_log(log: AccessLog, destination: str) -> AsyncIterator[None]:
-    """Write what `log` notes to `destination` ("-" or a path) while the context is open, and all of it at the end.
+async def write_access_log(log: AccessLog, destination: str, also: Drain | None = None) -> AsyncIterator[None]:
+    """Write what `log` notes to `destination` ("-", a path, "off") while the context is open, and all of it at the end.
+
+    `also` gets the same records, in the same thread.
 
     Raises:
         StartError: the file cannot be written.
 
     """
-    writer = _Writer(log, _open(destination))
+    writer = _Writer(log, None if destination == OFF else _open(destination), also)
     writer.start()
     try:
         yield
@@ -54,23 +61,28 @@ def check_access_log(destination: str) -> None:
 
 
 class _Writer(threading.Thread):
-    def __init__(self, log: AccessLog, output: _Output) -> None:
+    def __init__(self, log: AccessLog, output: _Output | None, also: Drain | None) -> None:
         # A daemon: a reader that never reads again must not keep the process.
         super().__init__(name="access-log", daemon=True)
         self._log = log
         self._output = output
+        self._also = also
         self.ending = threading.Event()
 
     def run(self) -> None:
         while not self.ending.wait(FLUSH_SECONDS):
             self._flush()
         self._flush()
-        self._output.close()
+        if self._output is not None:
+            self._output.close()
 
     def _flush(self) -> None:
-        lines = [line(ended_ns, call) for ended_ns, call in self._log.take()]
-        if lines:
+        records = self._log.take()
+        lines = [line(ended_ns, call) for ended_ns, call in records]
+        if lines and self._output is not None:
             self._output.write(("\n".join(lines) + "\n").encode())
+        if lines and self._also is not None:
+            self._also(records, lines)
 
 
 class _Output:

@@ -100,7 +100,10 @@ class GrpcLogSink:
         return await self._sink.fields(self._decoded(FieldsRequest, data).filter)
 
     async def export(self, data: bytes, context: Context) -> Message:
-        cut = await self._sink.export(self._decoded(ExportLogsServiceRequest, data))
+        try:
+            cut = await self._sink.export(data)
+        except DecodeError as error:
+            raise self._undecodable(ExportLogsServiceRequest, error) from error
         said = f"{cut} bodies or attributes were longer than 1 MiB and are stored cut" if cut else ""
         return ExportLogsServiceResponse(partial_success=ExportLogsPartialSuccess(error_message=said) if cut else None)
 
@@ -108,10 +111,11 @@ class GrpcLogSink:
         try:
             return kind.FromString(data)
         except DecodeError as error:
-            self._sink.counters.undecodable += 1
-            raise InvalidError(
-                f"the request is no {kind.DESCRIPTOR.full_name}: {error} (are all strings UTF-8?)"
-            ) from error
+            raise self._undecodable(kind, error) from error
+
+    def _undecodable(self, kind: type[Message], error: DecodeError) -> InvalidError:
+        self._sink.counters.undecodable += 1
+        return InvalidError(f"the request is no {kind.DESCRIPTOR.full_name}: {error} (are all strings UTF-8?)")
 
 
 def _unary(behaviour: Callable[[bytes, Context], Any]) -> Any:

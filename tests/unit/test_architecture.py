@@ -31,6 +31,12 @@ PURE = (
     ),
     "services/metrics/promql",
     "services/storage/kv/state.py",
+    "services/storage/columns/rows.py",
+    "services/storage/columns/sql.py",
+    *(f"services/logsink/{name}.py" for name in ("otlp", "records", "searching")),
+    "mesh/telemetry/formats",
+    "mesh/telemetry/collect/lines.py",
+    "mesh/telemetry/record.py",
 )
 IMPURE_MODULES = {"asyncio", "grpc", "ngh2", "h2", "uvloop", "socket", "time", "threading", "sqlite3"}
 

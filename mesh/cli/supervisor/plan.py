@@ -64,6 +64,7 @@ def edge(options: UpOptions, control_address: str) -> Spec:
             *("--engine", wanted.engine),
             *("--workers", str(wanted.workers)),
             *("--access-log", access_log),
+            *("--telemetry", "on", "--spool", str(options.data_dir / "spool" / "edge")),
             *("--grace", f"{wanted.grace:g}"),
             *("--state", wanted.state or str(options.data_dir / "edge")),
             *(("--environment", wanted.environment) if wanted.environment else ()),

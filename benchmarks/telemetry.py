@@ -1,0 +1,59 @@
+"""`python -m benchmarks.telemetry`: the log sink, beside DuckDB alone with the same rows in the same run.
+
+Rates are durable records a second of the control process' CPU (one core), and by the clock. Lookups are in a store of
+10 million records.
+
+    python -m benchmarks.telemetry --quick
+    python -m benchmarks.telemetry --cases columnar,otlp
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from benchmarks.telemetry_cases import ingest, queries
+
+CASES = {
+    "columnar": lambda folder, quick: ingest.columnar(folder, rows=200_000 if quick else 2_000_000),
+    "otlp": lambda folder, quick: ingest.otlp(folder, rows=100_000 if quick else 1_000_000),
+    "queries": lambda folder, quick: queries.measure(folder, rows=1_000_000 if quick else 10_000_000),
+}
+
+
+async def _run(names: list[str], *, quick: bool) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = await CASES[name](Path(folder), quick)
+        print(f"{name}:", flush=True)
+        for what, value in found[name].items():
+            print(f"  {what:52} {value:12,.1f}", flush=True)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
+    options = parser.parse_args()
+    wanted = options.cases.split(",")
+    if unknown := set(wanted) - CASES.keys():
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        numbers = runner.run(_run(wanted, quick=options.quick))
+    if options.json:
+        options.json.write_text(json.dumps(numbers, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
