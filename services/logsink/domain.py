@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from mesh.api.logsink.v1 import (
     FieldsResponse,
@@ -19,6 +18,7 @@ from mesh.api.logsink.v1 import (
     SearchResponse,
     TailResponse,
 )
+from mesh.api.otlp.v1 import LogsRequest
 from mesh.clock import Clock, SystemClock
 from services.logsink import otlp, records, searching
 from services.logsink.records import LOGS
@@ -83,7 +83,7 @@ class LogSink:
         return done
 
     async def export(self, data: bytes) -> int:
-        """Store OpenTelemetry's records, an `ExportLogsServiceRequest`; returns how many were cut.
+        """Store OpenTelemetry's records, an encoded export of logs; returns how many were cut.
 
         Raises what `ColumnStore.append` does, and `DecodeError`.
         """
@@ -156,7 +156,7 @@ class LogSink:
         return {**asdict(self.counters), **{f"store_{name}": value for name, value in self._store.stats.items()}}
 
     def _decoded(self, data: bytes) -> tuple[pa.Table, int, int]:
-        rows = otlp.from_export(ExportLogsServiceRequest.FromString(data))
+        rows = otlp.from_export(LogsRequest.FromString(data))
         table, absurd = rows.table(self._clock.wall_ns())
         return table, absurd, rows.cut
 

@@ -7,20 +7,27 @@ What a resource says of itself other than service, instance and version goes int
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue as KeyValueMessage
 
+from mesh.api.otlp.v1 import LogsRequest
 from services.logsink.records import MAX_SEVERITY, MAX_TEXT, finished
 
 # Of nested values: deeper ones become null.
 MAX_DEPTH = 16
 
 _CORRELATION = frozenset(("correlation_id", "correlation.id", "x-correlation-id"))
-_MAX_NAMES = 10_000
+# Attributes that are kept, and how long each may be: a few megabytes.
+_MAX_MEMBERS = 20_000
+_MAX_KEPT = 200
+# Fields 1 and 2, of a length.
+_TEXT_TAG, _VALUE_TAG = 0x0A, 0x12
 _quote = json.encoder.encode_basestring
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _CUT = "… (cut)"
@@ -86,11 +93,16 @@ class Rows:
         )
 
 
-def from_export(request: ExportLogsServiceRequest) -> Rows:
-    """Return the records of an export as rows; values that JSON does not have become text or null."""
+def from_export(request: LogsRequest) -> Rows:
+    """Return the records of an export as rows; values that JSON does not have become text or null.
+
+    Raises:
+        DecodeError: an attribute or a body is no message of OpenTelemetry.
+
+    """
     rows = Rows()
     for group in request.resource_logs:
-        resource = _tree(group.resource.attributes)
+        resource = dict(map(_read, group.resource.attributes))
         named = [_label(resource.pop(name, "")) for name in ("service.name", "service.instance.id", "service.version")]
         common = _encode({f"resource.{name}": value for name, value in resource.items()})[1:-1]
         for scoped in group.scope_logs:
@@ -111,14 +123,19 @@ def _add(rows: Rows, records: Sequence[Any], common: str) -> None:
     rows.span += [record.span_id.hex() for record in records]
     rows.flags += [record.flags for record in records]
     rows.dropped += [record.dropped_attributes_count for record in records]
-    bodies = [record.body.string_value or _as_text(_value(record.body, 0)) for record in records]
+    bodies = [_body(record.body) for record in records]
     if bodies and max(map(len, bodies)) > MAX_TEXT // 4:
         bodies = [rows.fitting(body) for body in bodies]
     rows.body += bodies
     before = f"{common}," if common else ""
+    known = _members
     for record in records:
-        attributes, correlation = _object(record.attributes)
-        text = f"{{{before}{attributes}}}" if attributes else f"{{{common}}}"
+        members, correlation = [], ""
+        for data in record.attributes:
+            member, said = known.get(data) or _member(data)
+            members.append(member)
+            correlation = correlation or said
+        text = f"{{{before}{','.join(members)}}}" if members else f"{{{common}}}"
         if len(text) > MAX_TEXT // 4 and (size := len(text.encode())) > MAX_TEXT:
             text = f'{{"mesh.cut_bytes":{size}}}'
             rows.cut += 1
@@ -126,37 +143,56 @@ def _add(rows: Rows, records: Sequence[Any], common: str) -> None:
         rows.correlation.append(correlation)
 
 
-class _Names(dict[str, str]):
-    """Names of attributes as JSON has them before a value; there are few, in many records."""
-
-    def __missing__(self, name: str) -> str:
-        if len(self) > _MAX_NAMES:
-            self.clear()
-        found = self[name] = f"{_quote(name)}:"
-        return found
+# By the bytes of an attribute: it as a member of a JSON object, and the correlation id if it is one.
+_members: dict[bytes, tuple[str, str]] = {}
 
 
-_names = _Names()
+def _member(data: bytes) -> tuple[str, str]:
+    """Return what `_members` has for an attribute, and keep it: most come again, in other records."""
+    name, value = _read(data)
+    text = _quote(value) if isinstance(value, str) else _encode(value)
+    found = (f"{_quote(name)}:{text}", _label(value) if name in _CORRELATION else "")
+    if len(data) <= _MAX_KEPT and not found[1]:
+        if len(_members) >= _MAX_MEMBERS:
+            _members.clear()
+        _members[data] = found
+    return found
 
 
-def _object(attributes: Iterable[Any]) -> tuple[str, str]:
-    """Return attributes as the inside of a JSON object, and the correlation id if it is one of them.
+def _read(data: bytes) -> tuple[str, Any]:
+    """Return the name and value of an attribute. Nearly all are a short text, whose bytes are plain to see."""
+    end = len(data)
+    if end > 4 and data[0] == _TEXT_TAG:
+        value = data[1] + 2
+        if (
+            value < 130
+            and value + 4 <= end < value + 130
+            and data[value] == _VALUE_TAG
+            and data[value + 1] == end - value - 2
+            and data[value + 2] == _TEXT_TAG
+            and data[value + 3] == end - value - 4
+        ):
+            return _utf8(data[2:value]), _utf8(data[value + 4 :])
+    message = KeyValueMessage.FromString(data)
+    return message.key, _value(message.value, 0)
 
-    Written out by hand: a dict and its encoder cost twice as much, and this is most of what a record costs.
-    """
-    parts, correlation = [], ""
-    for one in attributes:
-        name, value = one.key, one.value
-        # Reading the text of what is none gives the empty text, and costs less than to ask what it is.
-        text = value.string_value
-        parts.append(_names[name] + (_quote(text) if text else _encode(_value(value, 0))))
-        if name in _CORRELATION and not correlation:
-            correlation = _label(text or _value(value, 0))
-    return ",".join(parts), correlation
+
+def _body(data: bytes) -> str:
+    """Return a body as text. Nearly all are a short text, whose bytes are plain to see."""
+    size = len(data) - 2
+    # The tag of a text, and its length in one byte, or in two.
+    if 0 <= size < 128 and data[0] == _TEXT_TAG and data[1] == size:
+        return _utf8(data[2:])
+    if 129 <= size < 16_385 and data[0] == _TEXT_TAG and data[1] & 127 | data[2] << 7 == size - 1 and data[1] & 128:
+        return _utf8(data[3:])
+    return _as_text(_value(AnyValue.FromString(data), 0))
 
 
-def _tree(attributes: Iterable[Any]) -> dict[str, Any]:
-    return {one.key: _value(one.value, 0) for one in attributes}
+def _utf8(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise DecodeError("a text is not UTF-8") from error
 
 
 def _value(value: Any, depth: int) -> Any:
