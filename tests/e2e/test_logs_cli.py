@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import uuid
 from pathlib import Path
 
 import pytest
 
 from examples.shop.api.v1 import PlaceOrderRequest, StorefrontStub
-from tests.e2e.harness import Running, RunningMesh, channel, eventually
+from tests.e2e.harness import ROOT, Running, RunningMesh, channel, eventually
 
 pytestmark = pytest.mark.xdist_group("demo")
 
@@ -54,6 +55,19 @@ def test_nothing_found_and_what_makes_no_sense(demo: RunningMesh) -> None:
         assert shown.returncode == code
         assert shown.stderr.count("\n") == 1
         assert says in shown.stderr
+
+
+def commands() -> list[list[str]]:
+    """Return the searches that docs/logs.md shows."""
+    text = (ROOT / "docs" / "logs.md").read_text()
+    found = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("mesh logs")]
+    return [words[1:] for words in found if "-f" not in words]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_what_the_docs_show(demo: RunningMesh, command: list[str]) -> None:
+    shown = demo.mesh(*command)
+    assert shown.returncode == 0, shown.stderr
 
 
 def test_following(demo: RunningMesh, tmp_path: Path) -> None:
