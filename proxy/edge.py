@@ -113,6 +113,7 @@ class Edge:
             Own(options.limits, options.protection),
             self.configure,
         )
+        self.info.configuration = self.configuration
         if options.state:
             self.configuration.keep(Path(options.state), "" if place is None else f"-w{place.index}")
         # Reflection asks instances over channels of its own: they must not count as calls.

@@ -8,7 +8,7 @@ from typing import cast
 
 import typer
 
-from mesh.cli import collect, instances, parts, register, services, up, version
+from mesh.cli import collect, instances, parts, register, routes, services, up, version
 from mesh.cli.config import app as config
 from mesh.cli.logs import command as logs
 from mesh.cli.metrics import alerts, query
@@ -38,7 +38,7 @@ _BadCommandLine = cast("type[Exception]", typer.BadParameter.__base__)
 # As mesh.runtime has them, which is not imported here: with it comes asyncio, and `mesh --help` shall be fast.
 _FAILED, _USAGE = 1, 2
 
-for command in (up, parts, register, services, instances, logs, collect, query, alerts, config, version):
+for command in (up, parts, register, services, instances, routes, logs, collect, query, alerts, config, version):
     command.add_to(app)
 
 

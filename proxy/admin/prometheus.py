@@ -15,6 +15,7 @@ from mesh.resilience.outcome import code_name
 from proxy.admin.service import EdgeInfo
 from proxy.admin.state import MeshState
 from proxy.interceptors.metrics import BUCKETS, MethodStats
+from proxy.routing.mirror import MirrorCounts
 from proxy.stack import Stack
 
 _METHOD = ("listener", "service", "method")
@@ -90,10 +91,47 @@ class EdgeCollector(Collector):
             "Instances in force that a registry which began anew does not know (yet).",
             value=held,
         )
+        yield from self._configuration()
         log = self._stack.access_log
         yield CounterMetricFamily(
             "mesh_edge_access_log_dropped", "Access log records that found no room.", value=log.dropped if log else 0
         )
+
+    def _configuration(self) -> Iterator[Metric]:
+        known = self._info.configuration
+        if known is not None:
+            yield GaugeMetricFamily(
+                "mesh_edge_config_connected", "1 while the configuration is in reach.", value=known.connected
+            )
+            yield GaugeMetricFamily(
+                "mesh_edge_config_release", "The release of mesh.edge in force, 0 without any.", value=known.release
+            )
+            yield GaugeMetricFamily(
+                "mesh_edge_config_rejected",
+                "The release that came last, if it was rejected; else 0.",
+                value=known.rejected,
+            )
+        copies = CounterMetricFamily(
+            "mesh_edge_mirrored",
+            "Copies of requests: sent, failed among these, and dropped.",
+            labels=("service", "kind"),
+        )
+        flight = GaugeMetricFamily("mesh_edge_mirrored_in_flight", "Copies under way.", labels=("service",))
+        for service, counts in sorted(self._copies().items()):
+            for kind, count in zip(("sent", "failed", "dropped"), counts, strict=False):
+                copies.add_metric((service, kind), count)
+            flight.add_metric((service,), counts[-1])
+        yield from (copies, flight)
+
+    def _copies(self) -> dict[str, tuple[int, int, int, int]]:
+        """Return what became of copies, by the service that they went to."""
+        found: dict[str, tuple[int, int, int, int]] = {}
+        for _, one in self._state.plans.kept.all():
+            if isinstance(one, MirrorCounts):
+                before = found.get(one.service, (0, 0, 0, 0))
+                now = (one.sent, one.failed, one.dropped, one.in_flight)
+                found[one.service] = tuple(map(sum, zip(before, now, strict=True)))  # type: ignore[assignment] # four
+        return found
 
 
 def _cumulative(stats: MethodStats) -> list[tuple[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
 
@@ -12,21 +13,27 @@ from mesh.api.edge.v1 import (
     BREAKER_STATE_CLOSED,
     BREAKER_STATE_HALF_OPEN,
     BREAKER_STATE_OPEN,
+    Configuration,
     EdgeServicer,
     GetInfoRequest,
     GetInfoResponse,
+    ListRoutesRequest,
+    ListRoutesResponse,
     ListUpstreamsRequest,
     ListUpstreamsResponse,
+    Route,
     Upstream,
     UpstreamEndpoint,
+    Way,
     add_EdgeServicer_to_server,
 )
 from mesh.clock import Clock
 from mesh.discovery.model import Service
 from mesh.resilience.breaker import Breaker, BreakerState
 from proxy.admin.state import MeshState
-from proxy.engines.engine import INTERNAL
+from proxy.engines.engine import INTERNAL, PUBLIC
 from proxy.interceptors.metrics import Metrics
+from proxy.routing.describe import Described, describe, warnings
 from proxy.upstream.endpoint import Endpoint
 
 NAME = "mesh.edge.v1.Edge"
@@ -36,6 +43,23 @@ _BREAKER = {
     BreakerState.HALF_OPEN: BREAKER_STATE_HALF_OPEN,
     BreakerState.OPEN: BREAKER_STATE_OPEN,
 }
+
+
+class KnownConfiguration(Protocol):
+    """What is known of the configuration; see `proxy.configuration.Configuration`."""
+
+    @property
+    def environment(self) -> str: ...
+    @property
+    def release(self) -> int: ...
+    @property
+    def checksum(self) -> str: ...
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def rejected(self) -> int: ...
+    @property
+    def error(self) -> str: ...
 
 
 @dataclass
@@ -51,6 +75,8 @@ class EdgeInfo:
     registry_doubts: Callable[[], tuple[int, int]] = lambda: (0, 0)
     started_at: float = 0.0
     addresses: Mapping[str, str] | None = None
+    # What it has of the application mesh.edge; None where it does not ask.
+    configuration: KnownConfiguration | None = None
 
 
 class EdgeAdmin(EdgeServicer):
@@ -79,6 +105,7 @@ class EdgeAdmin(EdgeServicer):
             interceptors=info.interceptors,
             calls_in_flight=self._metrics.calls_in_flight,
             calls_total=self._metrics.calls_total,
+            configuration=self._configuration(),
         )
 
     async def ListUpstreams(
@@ -92,6 +119,28 @@ class EdgeAdmin(EdgeServicer):
             registry_revision=self._state.directory.revision,
             registry_connected=self._info.registry_connected(),
         )
+
+    async def ListRoutes(
+        self, request: ListRoutesRequest, context: grpc.aio.ServicerContext[ListRoutesRequest, ListRoutesResponse]
+    ) -> ListRoutesResponse:
+        state = self._state
+        routes = [
+            _route(one)
+            for listener in (INTERNAL, PUBLIC)
+            for one in describe(state.document, listener, state.table(listener), state.directory, state.pool)
+            if request.grpc_service in ("", one.grpc_service)
+        ]
+        return ListRoutesResponse(configuration=self._configuration(), routes=routes)
+
+    def _configuration(self) -> Configuration:
+        known, state = self._info.configuration, self._state
+        found = Configuration(warnings=warnings(state.document, state.directory))
+        if known is not None:
+            found.environment, found.release, found.checksum = known.environment, known.release, known.checksum
+            found.connected = known.connected
+            if known.rejected:
+                found.rejected_release, found.error = known.rejected, known.error
+        return found
 
     def _upstream(self, service: Service) -> Upstream:
         routes = self._state.table(INTERNAL).routes
@@ -128,6 +177,24 @@ class EdgeAdmin(EdgeServicer):
             failures_total=endpoint.failures,
             weight=instance.weight,
         )
+
+
+def _route(one: Described) -> Route:
+    ways = [
+        Way(
+            origin=way.origin,
+            name=way.name,
+            match=way.match,
+            service=way.service,
+            labels=dict(way.labels),
+            weight=way.weight,
+            endpoints=way.endpoints,
+            policies=way.policies,
+            mirror=way.mirror,
+        )
+        for way in one.ways
+    ]
+    return Route(listener=one.listener, grpc_service=one.grpc_service, method=one.method, ways=ways)
 
 
 def _window(breaker: Breaker, now: float) -> tuple[int, int, int]:

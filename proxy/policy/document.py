@@ -19,7 +19,7 @@ from mesh.resilience.policy import (
 )
 from proxy.call.limits import Limits
 from proxy.engines.options import Protection
-from proxy.policy.match import ALWAYS, Match, metadata_name, read_match
+from proxy.policy.match import ALWAYS, Match, in_words, metadata_name, read_match
 from proxy.policy.reading import Place
 
 MAX_ENTRIES = 2000
@@ -94,6 +94,8 @@ class Route:
     where: str
     name: str
     match: Match
+    # What `match` asks of metadata, in words; "" is nothing.
+    said: str = ""
     # gRPC services and their methods, "*" for all; () is what a destination declares.
     methods: tuple[tuple[str, str], ...] = ()
     listener: str = ""
@@ -205,6 +207,7 @@ def _route(place: Place, ceiling: Limits) -> Route:
         if "name" in given
         else "",
         match=read_match(match["headers"]) if "headers" in match else ALWAYS,
+        said=in_words(match["headers"]) if "headers" in match else "",
         methods=methods,
         listener=match["listener"].one_of((PUBLIC, INTERNAL)) if "listener" in match else "",
         to=to,

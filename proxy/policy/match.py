@@ -21,6 +21,8 @@ _MAX_REGEX_BYTES = 1 << 20
 
 _METADATA = re.compile(r"[a-z0-9_.-]{1,128}")
 
+_WORDS = {"exact": "is", "prefix": "begins with", "regex": "matches"}
+
 # Received metadata by name.
 Headers = Mapping[bytes, bytes]
 # Told whether a call with such metadata matches.
@@ -46,6 +48,18 @@ def read_match(place: Place) -> Match:
         return tests[0]
     together = tuple(tests)
     return lambda headers: all(test(headers) for test in together)
+
+
+def in_words(place: Place) -> str:
+    """Return for people what `headers` of a route asks, which `read_match` has read."""
+    said = []
+    for name, one in place.mapping().items():
+        ((kind, value),) = one.mapping().items()
+        if kind == "present":
+            said.append(f"{name} is {'there' if value.value else 'not there'}")
+        else:
+            said.append(f"{name} {_WORDS[kind]} {shown(value.value)}")
+    return " and ".join(said)
 
 
 def metadata_name(place: Place, name: str) -> bytes:

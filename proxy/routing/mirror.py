@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mesh.resilience.breaker import BreakerState
+from proxy.call.call import Call
+from proxy.call.pipeline import Interceptor, Pipeline
 from proxy.policy.document import MirrorRule
 
 if TYPE_CHECKING:
-    from proxy.call.call import Call
     from proxy.routing.table import MethodRoute
+    from proxy.upstream.endpoint import Endpoint
 
 # Said to the upstream of a copy, and found on calls that a copy has led to: those are not copied again.
 MARK = b"mesh-mirror"
@@ -25,9 +28,11 @@ _WHOLE = 100.0
 class MirrorCounts:
     """What became of copies. Outlives the tables."""
 
-    __slots__ = ("credit", "dropped", "failed", "in_flight", "sent")
+    __slots__ = ("credit", "dropped", "failed", "in_flight", "sent", "service")
 
-    def __init__(self) -> None:
+    def __init__(self, service: str) -> None:
+        # Where the copies go.
+        self.service = service
         # Percents that calls have brought and copies have not used.
         self.credit = 0.0
         self.in_flight = 0
@@ -69,3 +74,20 @@ class Mirror:
         """Note that a copy is over."""
         self.counts.in_flight -= 1
         self.counts.failed += not ok
+
+
+class _WellOnly(Interceptor):
+    """Lets copies go where the breaker is closed, and leaves it alone: copies judge nobody, and are no probes."""
+
+    name = "copies"
+
+    def admits(self, call: Call, endpoint: Endpoint) -> bool:
+        return endpoint.breaker.state is BreakerState.CLOSED
+
+
+def _no_hooks(_call: Call, _error: BaseException) -> None:
+    """Handle errors of hooks of the way out, which there are none of."""
+
+
+# What a copy is picked an endpoint with.
+GATE = Pipeline((_WellOnly(),), _no_hooks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ class Rules:
         self._named: dict[str, dict[str, None]] = {}
         for route in document.routes:
             if route.listener in ("", side):
-                for grpc_service in _concerned(route, declared):
+                for grpc_service in concerned(route, declared):
                     self._routes.setdefault(grpc_service, []).append(route)
         for grpc_service, name in (*document.methods, *(one for route in document.routes for one in route.methods)):
             if name != ANY_METHOD:
@@ -60,7 +61,7 @@ class Rules:
         grpc_service = made.route.grpc_service
         options: list[tuple[Match, Take]] = []
         for route in self._routes.get(grpc_service, ()):
-            if route.methods and not {(grpc_service, name), (grpc_service, ANY_METHOD)}.intersection(route.methods):
+            if not takes(route, grpc_service, name):
                 continue
             ways, weights = self._ways(route, made, name)
             if route.match is ALWAYS and not options and len(ways) == 1:
@@ -92,14 +93,15 @@ class Rules:
         grpc_service = made.route.grpc_service
         service = to.service if to is not None else made.service
         policy = resolve(self._document, service, f"{grpc_service}/{name}", route)
-        targets = self._targets(to, grpc_service) if to is not None else made.targets
+        targets = self._targets(to, grpc_service) if to is not None else made.route.targets
         way = made.variant(service, targets, self._plans.made(service, policy), route.where)
         self._limit(way)
         mirror = route.mirror
         if mirror is not None and (to is not None or mirror.to.service != made.service or mirror.to.labels):
-            counts = self._plans.kept.get(MirrorCounts, made.service, "mirror", route.name or route.where)
+            make = functools.partial(MirrorCounts, mirror.to.service)
+            counts = self._plans.kept.get(make, made.service, "mirror", route.name or route.where, mirror.to)
             where = made.variant(mirror.to.service, self._targets(mirror.to, grpc_service), None, route.where)
-            way.mirror = Mirror(where, mirror, counts)
+            way.copy_by(Mirror(where, mirror, counts))
         return way
 
     def _limit(self, made: MethodRoute) -> None:
@@ -108,8 +110,13 @@ class Rules:
             made.limits = limited(self._limits, policy.limits)
 
 
-def _concerned(route: Route, declared: Mapping[str, Iterable[str]]) -> Iterable[str]:
+def concerned(route: Route, declared: Mapping[str, Iterable[str]]) -> Iterable[str]:
     """Return the gRPC services that a route is for."""
     if route.methods:
         return dict.fromkeys(grpc_service for grpc_service, _ in route.methods)
     return dict.fromkeys(name for to in route.to for name in declared.get(to.service, ()))
+
+
+def takes(route: Route, grpc_service: str, name: str) -> bool:
+    """Tell whether a route that concerns a gRPC service is for that method of it."""
+    return not route.methods or not {(grpc_service, name), (grpc_service, ANY_METHOD)}.isdisjoint(route.methods)

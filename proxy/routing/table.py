@@ -120,6 +120,11 @@ class MethodRoute:
         self.chooser = chooser
         self.plain = False
 
+    def copy_by(self, mirror: Mirror) -> None:
+        """Have copies of calls made."""
+        self.mirror = mirror
+        self.plain = False
+
     def variant(self, service: str, targets: Targets, plan: Plan | None, origin: str) -> MethodRoute:
         """Return another way for the same method."""
         made = MethodRoute(self.route, "", plan, targets)

@@ -15,10 +15,16 @@ Key: TypeAlias = "tuple[str, tuple[tuple[str, str], ...]]"
 
 # About a process, so a sum would tell nothing.
 _OF_PROCESS = ("process_", "python_")
-_LARGEST = frozenset({"mesh_edge_breaker_state"})
+_LARGEST = frozenset({"mesh_edge_breaker_state", "mesh_edge_config_rejected"})
 # The edge is as well as the worker that is worst off.
 _SMALLEST = frozenset(
-    {"mesh_edge_registry_connected", "mesh_edge_registry_revision", "mesh_edge_tls_not_after_seconds"}
+    {
+        "mesh_edge_config_connected",
+        "mesh_edge_config_release",
+        "mesh_edge_registry_connected",
+        "mesh_edge_registry_revision",
+        "mesh_edge_tls_not_after_seconds",
+    }
 )
 _GROWS = frozenset({"counter", "histogram"})
 # By this label a family has one series an endpoint, which is gone when the endpoint is.

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from mesh.api.edge.v1 import EdgeStub, GetInfoRequest, GetInfoResponse, ListUpstreamsRequest, UpstreamEndpoint
+from mesh.api.edge.v1 import (
+    EdgeStub,
+    GetInfoRequest,
+    GetInfoResponse,
+    ListUpstreamsRequest,
+    UpstreamEndpoint,
+)
 from mesh.api.registry.v1 import Instance, ListRequest, RegistryStub, Service
 from mesh.cli.supervisor.ready import dialable
 from mesh.discovery.channel import control_channel, mesh_error

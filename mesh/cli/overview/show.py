@@ -97,9 +97,12 @@ def _edge_line(edge: EdgeView) -> str:
     if edge.info is None:
         return f"edge {edge.instance_id} at {edge.address}: does not answer ({edge.error})"
     registry = "connected" if edge.info.registry_connected else "away, it goes on with what it knows"
+    known = edge.info.configuration
+    release = f", release {known.release}" if known.release else ""
+    rejected = f", release {known.rejected_release} rejected" if known.rejected_release else ""
     return (
         f"edge {edge.instance_id} at {edge.address}: engine {edge.info.engine}, "
-        f"calls {edge.info.calls_total}, in flight {edge.info.calls_in_flight}, registry {registry}"
+        f"calls {edge.info.calls_total}, in flight {edge.info.calls_in_flight}, registry {registry}{release}{rejected}"
     )
 
 
@@ -148,6 +151,9 @@ def _edge(edge: EdgeView) -> dict[str, Any]:
         "uptime_seconds": info.uptime_seconds,
         "registry_connected": info.registry_connected,
         "registry_revision": info.registry_revision,
+        "release": info.configuration.release,
+        "rejected_release": info.configuration.rejected_release,
+        "environment": info.configuration.environment,
         "interceptors": list(info.interceptors),
         "calls_in_flight": info.calls_in_flight,
         "calls_total": info.calls_total,

@@ -44,6 +44,7 @@ class AioEngine:
         self._protection = protection or Protection()
         self._channels = Channels(dispatcher.limits, upstream_tls, pool)
         self._servers: list[grpc.aio.Server] = []
+        self._forwarder: Forwarder | None = None
         self._drain = Drain()
         self._peers = Peers()
         # Which methods are unary; told by whoever asks the instances.
@@ -53,7 +54,7 @@ class AioEngine:
     async def start(self, listeners: Sequence[Listener]) -> Mapping[str, str]:
         """See Engine.start."""
         self._peers.learn(listeners)
-        forwarder = Forwarder(self._dispatcher, self._channels, self._drain, self._peers, self.claims)
+        self._forwarder = forwarder = Forwarder(self._dispatcher, self._channels, self._drain, self._peers, self.claims)
         local = self._local
         addresses = {}
         for listener in listeners:
@@ -87,6 +88,8 @@ class AioEngine:
         self._drain.over = True
         await asyncio.gather(*(server.stop(None) for server in servers))
         await asyncio.gather(*stopping)
+        if self._forwarder is not None:
+            await self._forwarder.copies.close()
         await self._channels.close()
 
 

@@ -17,6 +17,7 @@ from proxy.engines.aio.attempt import ANSWER_SECONDS, Attempt, Context, deadline
 from proxy.engines.aio.channels import Channels
 from proxy.engines.aio.claims import UnaryClaims
 from proxy.engines.aio.metadata import check_printable, from_grpc, to_grpc
+from proxy.engines.aio.mirroring import Copies
 from proxy.engines.aio.request import Request
 from proxy.engines.engine import Listener
 from proxy.tls.peer import identity_in
@@ -65,6 +66,7 @@ class Forwarder:
         self._drain = drain
         self._peers = peers
         self._claims = claims
+        self.copies = Copies(dispatcher, channels)
 
     async def handle(self, listener: str, method: str, context: Context) -> None:
         """Serve one call."""
@@ -88,13 +90,18 @@ class Forwarder:
 
     async def _attempts(self, call: Call, context: Context) -> None:
         request = Request(call, self._dispatcher, self._channels, context)
+        copy = request.copy = self.copies.begin(call)
         try:
             if call.method in self._claims.methods:
                 await self._gather(call, request)
+                if copy is not None and request.only is not None:
+                    copy.end()
             await self._try_all(call, context, request)
             if request.only is not None and call.status == outcome.OK and call.messages_out != 1:
                 self._claims.refute(call.method)
         finally:
+            if copy is not None:
+                copy.let_go()
             await request.close()
 
     async def _gather(self, call: Call, request: Request) -> None:

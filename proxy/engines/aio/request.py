@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
 from proxy.engines.aio.channels import Channels
+
+if TYPE_CHECKING:
+    from proxy.engines.aio.mirroring import Copy
 
 # A request up to this size can be sent to another endpoint when the first one turns out to be away.
 REPLAY_BYTES = 64 * 1024
@@ -39,6 +42,8 @@ class Request:
         self._dispatcher = dispatcher
         self._channels = channels
         self._context = context
+        # Takes what is read as well, where the call is copied.
+        self.copy: Copy | None = None
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._ended = False
@@ -77,11 +82,13 @@ class Request:
         try:
             await upstream.wait_for_connection()
             for message in tuple(self._waiting or self._kept):
-                await _write(upstream, message)
+                await write(upstream, message)
             self._waiting.clear()
             while (read := await self._read()) is not None:
-                await _write(upstream, read)
+                await write(upstream, read)
             if await self._truly_ended():
+                if self.copy is not None:
+                    self.copy.end()
                 await upstream.done_writing()
         except (grpc.aio.AioRpcError, grpc.aio.InternalError):
             # The upstream ended the call first: what it said is read on the other side.
@@ -122,6 +129,8 @@ class Request:
         call.bytes_in += size
         call.messages_in += 1
         self._read_at = self._dispatcher.now()
+        if self.copy is not None:
+            self.copy.feed(bytes(message))
         if self.replayable:
             self._keep(message)
         return bytes(message)
@@ -154,7 +163,7 @@ class Request:
             self._kept.append(message)
 
 
-async def _write(upstream: Upstream, message: bytes) -> None:
+async def write(upstream: Upstream, message: bytes) -> None:
     """Write a message; raises InternalError when the upstream has ended the call.
 
     The public `write` then replaces what the upstream said, status, trailers and unread messages, by an INTERNAL of

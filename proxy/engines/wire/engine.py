@@ -73,6 +73,8 @@ class WireEngine:
         self.pools: dict[Endpoint, Pool] = {}
         self._sessions: set[Session] = set()
         self._emptied = asyncio.Event()
+        # Copies of requests under way.
+        self.copies: set[Exchange] = set()
         # No further connection is wanted.
         self.stopping = False
         self._doors: list[Door] = []
@@ -123,6 +125,8 @@ class WireEngine:
                 await self._drained()
         for session in tuple(self._sessions):
             session.end()
+        for copy in tuple(self.copies):
+            copy.finish()
         for pool in (*self.pools.values(), *self.local.values()):
             pool.close()
         self.alarms.stop()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from proxy.engines.wire.again import Again
     from proxy.engines.wire.engine import WireEngine
+    from proxy.engines.wire.mirroring import Copy
     from proxy.engines.wire.pool import Pool
     from proxy.engines.wire.session import Session
     from proxy.engines.wire.upstream import Upstream
@@ -44,6 +45,7 @@ class Exchange:
         "body",
         "body_bytes",
         "call",
+        "copy",
         "done",
         "engine",
         "max_message_bytes",
@@ -64,6 +66,9 @@ class Exchange:
         "upstream_ended",
         "upstream_id",
     )
+
+    # Of a call that is copied (`mirroring.Mirrored`); never set on others.
+    copy: Copy
 
     def __init__(self, engine: WireEngine, session: Session, stream_id: int, call: Call, authority: Header) -> None:
         self.engine = engine

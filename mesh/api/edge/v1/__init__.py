@@ -5,12 +5,17 @@ from .edge_pb2 import BREAKER_STATE_HALF_OPEN as BREAKER_STATE_HALF_OPEN
 from .edge_pb2 import BREAKER_STATE_OPEN as BREAKER_STATE_OPEN
 from .edge_pb2 import BREAKER_STATE_UNSPECIFIED as BREAKER_STATE_UNSPECIFIED
 from .edge_pb2 import BreakerState as BreakerState
+from .edge_pb2 import Configuration as Configuration
 from .edge_pb2 import GetInfoRequest as GetInfoRequest
 from .edge_pb2 import GetInfoResponse as GetInfoResponse
+from .edge_pb2 import ListRoutesRequest as ListRoutesRequest
+from .edge_pb2 import ListRoutesResponse as ListRoutesResponse
 from .edge_pb2 import ListUpstreamsRequest as ListUpstreamsRequest
 from .edge_pb2 import ListUpstreamsResponse as ListUpstreamsResponse
+from .edge_pb2 import Route as Route
 from .edge_pb2 import Upstream as Upstream
 from .edge_pb2 import UpstreamEndpoint as UpstreamEndpoint
+from .edge_pb2 import Way as Way
 from .edge_pb2_grpc import EdgeServicer as EdgeServicer
 from .edge_pb2_grpc import EdgeStub as EdgeStub
 from .edge_pb2_grpc import add_EdgeServicer_to_server as add_EdgeServicer_to_server

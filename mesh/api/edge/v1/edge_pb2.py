@@ -24,27 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mesh/edge/v1/edge.proto\x12\x0cmesh.edge.v1\"\x10\n\x0eGetInfoRequest\"\xc0\x02\n\x0fGetInfoResponse\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x16\n\x0epublic_address\x18\x04 \x01(\t\x12\x18\n\x10internal_address\x18\x05 \x01(\t\x12\x15\n\radmin_address\x18\x06 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x07 \x01(\x01\x12\x1b\n\x13registry_cluster_id\x18\x08 \x01(\t\x12\x19\n\x11registry_revision\x18\t \x01(\x04\x12\x1a\n\x12registry_connected\x18\n \x01(\x08\x12\x14\n\x0cinterceptors\x18\x0b \x03(\t\x12\x17\n\x0f\x63\x61lls_in_flight\x18\x0c \x01(\x04\x12\x13\n\x0b\x63\x61lls_total\x18\r \x01(\x04\"\'\n\x14ListUpstreamsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"y\n\x15ListUpstreamsResponse\x12)\n\tupstreams\x18\x01 \x03(\x0b\x32\x16.mesh.edge.v1.Upstream\x12\x19\n\x11registry_revision\x18\x02 \x01(\x04\x12\x1a\n\x12registry_connected\x18\x03 \x01(\x08\"\x95\x01\n\x08Upstream\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06public\x18\x02 \x01(\x08\x12\x15\n\rgrpc_services\x18\x03 \x03(\t\x12\x31\n\tendpoints\x18\x04 \x03(\x0b\x32\x1e.mesh.edge.v1.UpstreamEndpoint\x12\x1e\n\x16shadowed_grpc_services\x18\x05 \x03(\t\"\xcd\x02\n\x10UpstreamEndpoint\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12\x0e\n\x06health\x18\x05 \x01(\t\x12+\n\x07\x62reaker\x18\x06 \x01(\x0e\x32\x1a.mesh.edge.v1.BreakerState\x12\x1d\n\x15\x62reaker_retry_seconds\x18\x07 \x01(\x01\x12\x14\n\x0cwindow_calls\x18\x08 \x01(\r\x12\x14\n\x0c\x66\x61ilure_rate\x18\t \x01(\x01\x12\x16\n\x0eslow_call_rate\x18\n \x01(\x01\x12\x17\n\x0f\x63\x61lls_in_flight\x18\x0b \x01(\x04\x12\x13\n\x0b\x63\x61lls_total\x18\x0c \x01(\x04\x12\x16\n\x0e\x66\x61ilures_total\x18\r \x01(\x04\x12\x0e\n\x06weight\x18\x0e \x01(\r*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x32\xa8\x01\n\x04\x45\x64ge\x12\x46\n\x07GetInfo\x12\x1c.mesh.edge.v1.GetInfoRequest\x1a\x1d.mesh.edge.v1.GetInfoResponse\x12X\n\rListUpstreams\x12\".mesh.edge.v1.ListUpstreamsRequest\x1a#.mesh.edge.v1.ListUpstreamsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mesh/edge/v1/edge.proto\x12\x0cmesh.edge.v1\"\x10\n\x0eGetInfoRequest\"\xf4\x02\n\x0fGetInfoResponse\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x16\n\x0epublic_address\x18\x04 \x01(\t\x12\x18\n\x10internal_address\x18\x05 \x01(\t\x12\x15\n\radmin_address\x18\x06 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x07 \x01(\x01\x12\x1b\n\x13registry_cluster_id\x18\x08 \x01(\t\x12\x19\n\x11registry_revision\x18\t \x01(\x04\x12\x1a\n\x12registry_connected\x18\n \x01(\x08\x12\x14\n\x0cinterceptors\x18\x0b \x03(\t\x12\x17\n\x0f\x63\x61lls_in_flight\x18\x0c \x01(\x04\x12\x13\n\x0b\x63\x61lls_total\x18\r \x01(\x04\x12\x32\n\rconfiguration\x18\x0e \x01(\x0b\x32\x1b.mesh.edge.v1.Configuration\"\x95\x01\n\rConfiguration\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x18\n\x10rejected_release\x18\x05 \x01(\x04\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x10\n\x08warnings\x18\x07 \x03(\t\")\n\x11ListRoutesRequest\x12\x14\n\x0cgrpc_service\x18\x01 \x01(\t\"m\n\x12ListRoutesResponse\x12\x32\n\rconfiguration\x18\x01 \x01(\x0b\x32\x1b.mesh.edge.v1.Configuration\x12#\n\x06routes\x18\x02 \x03(\x0b\x32\x13.mesh.edge.v1.Route\"`\n\x05Route\x12\x10\n\x08listener\x18\x01 \x01(\t\x12\x14\n\x0cgrpc_service\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x1f\n\x04ways\x18\x04 \x03(\x0b\x32\x11.mesh.edge.v1.Way\"\xb8\x02\n\x03Way\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05match\x18\x03 \x01(\t\x12\x0f\n\x07service\x18\x04 \x01(\t\x12-\n\x06labels\x18\x05 \x03(\x0b\x32\x1d.mesh.edge.v1.Way.LabelsEntry\x12\x0e\n\x06weight\x18\x06 \x01(\r\x12\x11\n\tendpoints\x18\x07 \x01(\r\x12\x31\n\x08policies\x18\x08 \x03(\x0b\x32\x1f.mesh.edge.v1.Way.PoliciesEntry\x12\x0e\n\x06mirror\x18\t \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rPoliciesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\'\n\x14ListUpstreamsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"y\n\x15ListUpstreamsResponse\x12)\n\tupstreams\x18\x01 \x03(\x0b\x32\x16.mesh.edge.v1.Upstream\x12\x19\n\x11registry_revision\x18\x02 \x01(\x04\x12\x1a\n\x12registry_connected\x18\x03 \x01(\x08\"\x95\x01\n\x08Upstream\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06public\x18\x02 \x01(\x08\x12\x15\n\rgrpc_services\x18\x03 \x03(\t\x12\x31\n\tendpoints\x18\x04 \x03(\x0b\x32\x1e.mesh.edge.v1.UpstreamEndpoint\x12\x1e\n\x16shadowed_grpc_services\x18\x05 \x03(\t\"\xcd\x02\n\x10UpstreamEndpoint\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12\x0e\n\x06health\x18\x05 \x01(\t\x12+\n\x07\x62reaker\x18\x06 \x01(\x0e\x32\x1a.mesh.edge.v1.BreakerState\x12\x1d\n\x15\x62reaker_retry_seconds\x18\x07 \x01(\x01\x12\x14\n\x0cwindow_calls\x18\x08 \x01(\r\x12\x14\n\x0c\x66\x61ilure_rate\x18\t \x01(\x01\x12\x16\n\x0eslow_call_rate\x18\n \x01(\x01\x12\x17\n\x0f\x63\x61lls_in_flight\x18\x0b \x01(\x04\x12\x13\n\x0b\x63\x61lls_total\x18\x0c \x01(\x04\x12\x16\n\x0e\x66\x61ilures_total\x18\r \x01(\x04\x12\x0e\n\x06weight\x18\x0e \x01(\r*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03\x32\xf9\x01\n\x04\x45\x64ge\x12\x46\n\x07GetInfo\x12\x1c.mesh.edge.v1.GetInfoRequest\x1a\x1d.mesh.edge.v1.GetInfoResponse\x12X\n\rListUpstreams\x12\".mesh.edge.v1.ListUpstreamsRequest\x1a#.mesh.edge.v1.ListUpstreamsResponse\x12O\n\nListRoutes\x12\x1f.mesh.edge.v1.ListRoutesRequest\x1a .mesh.edge.v1.ListRoutesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.edge.v1.edge_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BREAKERSTATE']._serialized_start=1034
-  _globals['_BREAKERSTATE']._serialized_end=1158
+  _globals['_WAY_LABELSENTRY']._loaded_options = None
+  _globals['_WAY_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_WAY_POLICIESENTRY']._loaded_options = None
+  _globals['_WAY_POLICIESENTRY']._serialized_options = b'8\001'
+  _globals['_BREAKERSTATE']._serialized_start=1805
+  _globals['_BREAKERSTATE']._serialized_end=1929
   _globals['_GETINFOREQUEST']._serialized_start=41
   _globals['_GETINFOREQUEST']._serialized_end=57
   _globals['_GETINFORESPONSE']._serialized_start=60
-  _globals['_GETINFORESPONSE']._serialized_end=380
-  _globals['_LISTUPSTREAMSREQUEST']._serialized_start=382
-  _globals['_LISTUPSTREAMSREQUEST']._serialized_end=421
-  _globals['_LISTUPSTREAMSRESPONSE']._serialized_start=423
-  _globals['_LISTUPSTREAMSRESPONSE']._serialized_end=544
-  _globals['_UPSTREAM']._serialized_start=547
-  _globals['_UPSTREAM']._serialized_end=696
-  _globals['_UPSTREAMENDPOINT']._serialized_start=699
-  _globals['_UPSTREAMENDPOINT']._serialized_end=1032
-  _globals['_EDGE']._serialized_start=1161
-  _globals['_EDGE']._serialized_end=1329
+  _globals['_GETINFORESPONSE']._serialized_end=432
+  _globals['_CONFIGURATION']._serialized_start=435
+  _globals['_CONFIGURATION']._serialized_end=584
+  _globals['_LISTROUTESREQUEST']._serialized_start=586
+  _globals['_LISTROUTESREQUEST']._serialized_end=627
+  _globals['_LISTROUTESRESPONSE']._serialized_start=629
+  _globals['_LISTROUTESRESPONSE']._serialized_end=738
+  _globals['_ROUTE']._serialized_start=740
+  _globals['_ROUTE']._serialized_end=836
+  _globals['_WAY']._serialized_start=839
+  _globals['_WAY']._serialized_end=1151
+  _globals['_WAY_LABELSENTRY']._serialized_start=1057
+  _globals['_WAY_LABELSENTRY']._serialized_end=1102
+  _globals['_WAY_POLICIESENTRY']._serialized_start=1104
+  _globals['_WAY_POLICIESENTRY']._serialized_end=1151
+  _globals['_LISTUPSTREAMSREQUEST']._serialized_start=1153
+  _globals['_LISTUPSTREAMSREQUEST']._serialized_end=1192
+  _globals['_LISTUPSTREAMSRESPONSE']._serialized_start=1194
+  _globals['_LISTUPSTREAMSRESPONSE']._serialized_end=1315
+  _globals['_UPSTREAM']._serialized_start=1318
+  _globals['_UPSTREAM']._serialized_end=1467
+  _globals['_UPSTREAMENDPOINT']._serialized_start=1470
+  _globals['_UPSTREAMENDPOINT']._serialized_end=1803
+  _globals['_EDGE']._serialized_start=1932
+  _globals['_EDGE']._serialized_end=2181
 # @@protoc_insertion_point(module_scope)

@@ -70,6 +70,7 @@ class GetInfoResponse(_message.Message):
     INTERCEPTORS_FIELD_NUMBER: _builtins.int
     CALLS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     CALLS_TOTAL_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     version: _builtins.str
     engine: _builtins.str
@@ -90,6 +91,8 @@ class GetInfoResponse(_message.Message):
     def interceptors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The interceptors that every call passes, in their order."""
 
+    @_builtins.property
+    def configuration(self) -> Global___Configuration: ...
     def __init__(
         self,
         *,
@@ -106,14 +109,234 @@ class GetInfoResponse(_message.Message):
         interceptors: _abc.Iterable[_builtins.str] | None = ...,
         calls_in_flight: _builtins.int = ...,
         calls_total: _builtins.int = ...,
+        configuration: Global___Configuration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_address", b"admin_address", "calls_in_flight", b"calls_in_flight", "calls_total", b"calls_total", "engine", b"engine", "instance_id", b"instance_id", "interceptors", b"interceptors", "internal_address", b"internal_address", "public_address", b"public_address", "registry_cluster_id", b"registry_cluster_id", "registry_connected", b"registry_connected", "registry_revision", b"registry_revision", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_address", b"admin_address", "calls_in_flight", b"calls_in_flight", "calls_total", b"calls_total", "configuration", b"configuration", "engine", b"engine", "instance_id", b"instance_id", "interceptors", b"interceptors", "internal_address", b"internal_address", "public_address", b"public_address", "registry_cluster_id", b"registry_cluster_id", "registry_connected", b"registry_connected", "registry_revision", b"registry_revision", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetInfoResponse: _TypeAlias = GetInfoResponse  # noqa: Y015
+
+@_typing.final
+class Configuration(_message.Message):
+    """Configuration is what this edge has of the application mesh.edge of mesh.config.v1.Config."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    REJECTED_RELEASE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    environment: _builtins.str
+    """Whose layers it gets; empty is none's."""
+    release: _builtins.int
+    """The release in force; 0 is what the edge does without any."""
+    checksum: _builtins.str
+    connected: _builtins.bool
+    """False while the control plane is out of reach: the edge then goes on with what it has."""
+    rejected_release: _builtins.int
+    """The release that came last, where it was rejected, and why."""
+    error: _builtins.str
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What makes sense and yet may not be meant, such as a service that is not registered."""
+
+    def __init__(
+        self,
+        *,
+        environment: _builtins.str = ...,
+        release: _builtins.int = ...,
+        checksum: _builtins.str = ...,
+        connected: _builtins.bool = ...,
+        rejected_release: _builtins.int = ...,
+        error: _builtins.str = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "connected", b"connected", "environment", b"environment", "error", b"error", "rejected_release", b"rejected_release", "release", b"release", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Configuration: _TypeAlias = Configuration  # noqa: Y015
+
+@_typing.final
+class ListRoutesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRPC_SERVICE_FIELD_NUMBER: _builtins.int
+    grpc_service: _builtins.str
+    """Only this gRPC service; empty is all."""
+    def __init__(
+        self,
+        *,
+        grpc_service: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grpc_service", b"grpc_service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRoutesRequest: _TypeAlias = ListRoutesRequest  # noqa: Y015
+
+@_typing.final
+class ListRoutesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIGURATION_FIELD_NUMBER: _builtins.int
+    ROUTES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def configuration(self) -> Global___Configuration: ...
+    @_builtins.property
+    def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Route]: ...
+    def __init__(
+        self,
+        *,
+        configuration: Global___Configuration | None = ...,
+        routes: _abc.Iterable[Global___Route] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration", b"configuration", "routes", b"routes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRoutesResponse: _TypeAlias = ListRoutesResponse  # noqa: Y015
+
+@_typing.final
+class Route(_message.Message):
+    """Route is one method, or all methods of a gRPC service that have no entry of their own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTENER_FIELD_NUMBER: _builtins.int
+    GRPC_SERVICE_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    WAYS_FIELD_NUMBER: _builtins.int
+    listener: _builtins.str
+    """"public" or "internal"."""
+    grpc_service: _builtins.str
+    method: _builtins.str
+    """"*" is all that have no entry of their own."""
+    @_builtins.property
+    def ways(self) -> _containers.RepeatedCompositeFieldContainer[Global___Way]:
+        """In the order in which they are tried."""
+
+    def __init__(
+        self,
+        *,
+        listener: _builtins.str = ...,
+        grpc_service: _builtins.str = ...,
+        method: _builtins.str = ...,
+        ways: _abc.Iterable[Global___Way] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grpc_service", b"grpc_service", "listener", b"listener", "method", b"method", "ways", b"ways"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class Way(_message.Message):
+    """Way is where a call can go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class PoliciesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MATCH_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """Its place in the document, such as routes[0], and its name there; empty is the registry alone."""
+    name: _builtins.str
+    match: _builtins.str
+    """Which calls take it, in words; empty is all that come so far."""
+    service: _builtins.str
+    weight: _builtins.int
+    """Its share among the ways of the same origin."""
+    endpoints: _builtins.int
+    """Endpoints that take calls now."""
+    mirror: _builtins.str
+    """Where copies of requests go; empty is nowhere."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def policies(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """By group of options, where in the document it is taken from; what is missing are the edge's own options."""
+
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        name: _builtins.str = ...,
+        match: _builtins.str = ...,
+        service: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        weight: _builtins.int = ...,
+        endpoints: _builtins.int = ...,
+        policies: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        mirror: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "labels", b"labels", "match", b"match", "mirror", b"mirror", "name", b"name", "origin", b"origin", "policies", b"policies", "service", b"service", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Way: _TypeAlias = Way  # noqa: Y015
 
 @_typing.final
 class ListUpstreamsRequest(_message.Message):

@@ -45,6 +45,11 @@ class EdgeStub:
                 request_serializer=mesh_dot_edge_dot_v1_dot_edge__pb2.ListUpstreamsRequest.SerializeToString,
                 response_deserializer=mesh_dot_edge_dot_v1_dot_edge__pb2.ListUpstreamsResponse.FromString,
                 _registered_method=True)
+        self.ListRoutes = channel.unary_unary(
+                '/mesh.edge.v1.Edge/ListRoutes',
+                request_serializer=mesh_dot_edge_dot_v1_dot_edge__pb2.ListRoutesRequest.SerializeToString,
+                response_deserializer=mesh_dot_edge_dot_v1_dot_edge__pb2.ListRoutesResponse.FromString,
+                _registered_method=True)
 
 
 class EdgeServicer:
@@ -64,6 +69,13 @@ class EdgeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRoutes(self, request, context):
+        """ListRoutes returns the ways that calls can take, ordered by listener, gRPC service and method.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EdgeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +88,11 @@ def add_EdgeServicer_to_server(servicer, server):
                     servicer.ListUpstreams,
                     request_deserializer=mesh_dot_edge_dot_v1_dot_edge__pb2.ListUpstreamsRequest.FromString,
                     response_serializer=mesh_dot_edge_dot_v1_dot_edge__pb2.ListUpstreamsResponse.SerializeToString,
+            ),
+            'ListRoutes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRoutes,
+                    request_deserializer=mesh_dot_edge_dot_v1_dot_edge__pb2.ListRoutesRequest.FromString,
+                    response_serializer=mesh_dot_edge_dot_v1_dot_edge__pb2.ListRoutesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -133,6 +150,33 @@ class Edge:
             '/mesh.edge.v1.Edge/ListUpstreams',
             mesh_dot_edge_dot_v1_dot_edge__pb2.ListUpstreamsRequest.SerializeToString,
             mesh_dot_edge_dot_v1_dot_edge__pb2.ListUpstreamsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRoutes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.edge.v1.Edge/ListRoutes',
+            mesh_dot_edge_dot_v1_dot_edge__pb2.ListRoutesRequest.SerializeToString,
+            mesh_dot_edge_dot_v1_dot_edge__pb2.ListRoutesResponse.FromString,
             options,
             channel_credentials,
             insecure,

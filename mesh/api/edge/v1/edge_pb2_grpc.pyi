@@ -36,6 +36,8 @@ class EdgeStub:
     GetInfo: _grpc.UnaryUnaryMultiCallable[_edge_pb2.GetInfoRequest, _edge_pb2.GetInfoResponse]
     ListUpstreams: _grpc.UnaryUnaryMultiCallable[_edge_pb2.ListUpstreamsRequest, _edge_pb2.ListUpstreamsResponse]
     """ListUpstreams returns the services that this edge knows with the state of every endpoint, ordered by name."""
+    ListRoutes: _grpc.UnaryUnaryMultiCallable[_edge_pb2.ListRoutesRequest, _edge_pb2.ListRoutesResponse]
+    """ListRoutes returns the ways that calls can take, ordered by listener, gRPC service and method."""
 
 @_typing.type_check_only
 class EdgeAsyncStub(EdgeStub):
@@ -45,6 +47,8 @@ class EdgeAsyncStub(EdgeStub):
     GetInfo: _aio.UnaryUnaryMultiCallable[_edge_pb2.GetInfoRequest, _edge_pb2.GetInfoResponse]  # type: ignore[assignment]
     ListUpstreams: _aio.UnaryUnaryMultiCallable[_edge_pb2.ListUpstreamsRequest, _edge_pb2.ListUpstreamsResponse]  # type: ignore[assignment]
     """ListUpstreams returns the services that this edge knows with the state of every endpoint, ordered by name."""
+    ListRoutes: _aio.UnaryUnaryMultiCallable[_edge_pb2.ListRoutesRequest, _edge_pb2.ListRoutesResponse]  # type: ignore[assignment]
+    """ListRoutes returns the ways that calls can take, ordered by listener, gRPC service and method."""
 
 class EdgeServicer(metaclass=_abc_1.ABCMeta):
     """Edge is served on the internal listener of every edge."""
@@ -63,5 +67,13 @@ class EdgeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_edge_pb2.ListUpstreamsResponse, _abc.Awaitable[_edge_pb2.ListUpstreamsResponse]]:
         """ListUpstreams returns the services that this edge knows with the state of every endpoint, ordered by name."""
+
+    @_abc_1.abstractmethod
+    def ListRoutes(
+        self,
+        request: _edge_pb2.ListRoutesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.ListRoutesResponse, _abc.Awaitable[_edge_pb2.ListRoutesResponse]]:
+        """ListRoutes returns the ways that calls can take, ordered by listener, gRPC service and method."""
 
 def add_EdgeServicer_to_server(servicer: EdgeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
