@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up install test unit lint types protos protos-check fmt bench constraints clean
+.PHONY: help up install test test-compiled compiled unit lint types protos protos-check fmt bench constraints clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,8 +31,23 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	  || echo "grpc-health-probe not built: its test is skipped"; fi
 	@touch $@
 
-test: $(VENV)/.installed-dev lint types protos-check  ## Lint, type-check, and run all tests
+test: $(VENV)/.installed-dev lint types protos-check test-compiled  ## Lint, type-check, and run all tests
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+# The package as pip installs it, its data path compiled (setup.py), beside the tests.
+compiled: $(VENV)/.installed-dev  ## Build the package with its data path compiled, into build/compiled
+	@rm -rf build/compiled build/wheel build/lib* build/bdist*
+	@MESHPLANE_COMPILE=yes $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
+	@$(BIN)/python -m zipfile -e build/wheel/*.whl build/compiled
+	@cp -r tests tools docs examples pyproject.toml setup.py build/compiled/
+
+# Tests run the source, which an edit changes at once; what is compiled of it has to pass the same.
+test-compiled: $(VENV)/.installed-dev
+	@if command -v cc >/dev/null; then \
+	  echo "compiling the data path (about a minute)" && $(MAKE) --no-print-directory compiled \
+	  && cd build/compiled && MESHPLANE_EXPECT=compiled ../../$(BIN)/python -m pytest -n 2 --dist loadgroup -p no:cacheprovider \
+	    tests/unit/test_compiled.py tests/unit/proxy tests/unit/mesh/resilience tests/conformance -k 'not aio'; \
+	else echo "no C compiler: the compiled data path is not tested"; fi
 
 unit: $(VENV)/.installed-dev  ## Run the fast tests only
 	$(BIN)/pytest tests/unit $(ARGS)

@@ -13,6 +13,7 @@ _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}").fullmatch
 # version - trace id - parent id - flags (W3C Trace Context); version ff and an all-zero trace id are invalid there.
 _TRACEPARENT = rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
 _TRACE_ID = re.compile(_TRACEPARENT).fullmatch
+_LENGTH, _HEXADECIMAL, _NO_TRACE, _NO_PARENT = 55, b"0123456789abcdef", b"0" * 32, b"0" * 16
 
 _ID_BYTES = 16
 # One read of the kernel's randomness serves many ids: 51 ns an id instead of 2.3 µs for a uuid4.
@@ -49,5 +50,15 @@ def new_id() -> bytes:
 
 def trace_id(traceparent: bytes) -> bytes | None:
     """Return the trace id in a W3C traceparent, or None when it is malformed."""
+    # Of today's version: its parts have fixed places, and looking at those costs a fraction of a match.
+    if (
+        len(traceparent) == _LENGTH
+        and traceparent.startswith(b"00-")
+        and traceparent[35:36] == traceparent[52:53] == b"-"
+        and traceparent.translate(None, _HEXADECIMAL) == b"---"
+        and (found := traceparent[3:35]) != _NO_TRACE
+        and traceparent[36:52] != _NO_PARENT
+    ):
+        return found
     match = _TRACE_ID(traceparent)
     return match[1] if match else None

@@ -14,7 +14,8 @@ from mesh.resilience.policy import PEAK_EWMA, ROUND_ROBIN, RateLimitOptions, Rou
 from mesh.resilience.rate_limit import RateLimiter
 from mesh.resilience.retry_budget import RetryBudget
 from proxy.call.call import Call
-from proxy.call.pipeline import HookError, Interceptor, Pipeline
+from proxy.call.interceptor import Interceptor
+from proxy.call.pipeline import HookError, Pipeline
 from proxy.interceptors.access_log import AccessLog
 from proxy.interceptors.breaker import CircuitBreaker
 from proxy.interceptors.correlation import Correlation

@@ -20,10 +20,14 @@ def version(*, as_json: Json = False) -> None:
     """Print the version of the mesh and of what it stands on."""
     from importlib import metadata
 
+    from proxy.call import call
+
     versions = {
         "meshplane": __version__,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("grpcio", "protobuf", "uvloop")},
+        # Whether this installation compiled what every call runs (setup.py).
+        "data path": "interpreted" if str(call.__file__).endswith(".py") else "compiled",
     }
     if as_json:
         print_json(versions)

@@ -44,20 +44,22 @@ class Limits:
         for name in ("max_headers", "max_calls_in_flight", "max_streams_per_connection"):
             require(getattr(self, name) >= 1, f"limits.{name} must be at least 1")
 
-    def check_headers(self, call: Call) -> None:
-        """Raise Reject when the request's metadata is over its bounds."""
+    def check_headers(self, call: Call) -> bytes:
+        """Return the request's metadata, joined, for further checks; raises Reject when it is over its bounds."""
         count = len(call.metadata)
         if count > self.max_headers:
             raise Reject(
                 Reason.HEADERS_TOO_LARGE, f"{count} metadata entries are over the edge's limit of {self.max_headers}"
             )
         # Joining and measuring once takes a third of the time of adding up lengths.
-        size = len(b"".join(chain.from_iterable(call.metadata))) + count * _HEADER_OVERHEAD
+        joined = b"".join(chain.from_iterable(call.metadata))
+        size = len(joined) + count * _HEADER_OVERHEAD
         if size > self.max_header_bytes:
             raise Reject(
                 Reason.HEADERS_TOO_LARGE,
                 f"{size} bytes of metadata are over the edge's limit of {self.max_header_bytes}",
             )
+        return joined
 
     def check_reply(self, metadata: Metadata) -> None:
         """Raise Reject when headers or trailers of an upstream are over the bounds of a request's metadata."""

@@ -9,7 +9,7 @@ from collections import deque
 from mesh.clock import Clock
 from mesh.resilience.outcome import code_name
 from proxy.call.call import Call
-from proxy.call.pipeline import Interceptor
+from proxy.call.interceptor import Interceptor
 
 # About 40 MB of records, some seconds of full load, before the newest are dropped and counted.
 DEFAULT_CAPACITY = 65536

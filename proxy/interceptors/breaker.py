@@ -6,7 +6,7 @@ from mesh.clock import Clock
 from mesh.resilience.breaker import BreakerOptions
 from mesh.resilience.outcome import is_failure
 from proxy.call.call import Call
-from proxy.call.pipeline import Interceptor
+from proxy.call.interceptor import Interceptor
 from proxy.call.reason import UPSTREAM_REASONS
 from proxy.upstream.endpoint import Endpoint
 

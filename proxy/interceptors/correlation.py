@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mesh import correlation
 from proxy.call.call import Call
-from proxy.call.pipeline import Interceptor
+from proxy.call.interceptor import Interceptor
 
 
 class Correlation(Interceptor):

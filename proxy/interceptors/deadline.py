@@ -9,7 +9,7 @@ from mesh.options import require
 from mesh.resilience.deadline import parse_timeout
 from mesh.resilience.policy import TimeoutOptions
 from proxy.call.call import Call
-from proxy.call.pipeline import Interceptor
+from proxy.call.interceptor import Interceptor
 from proxy.call.reason import Reason, Reject
 
 HEADER = b"grpc-timeout"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.call.call import Call
-from proxy.call.pipeline import Interceptor
+from proxy.call.interceptor import Interceptor
 from proxy.call.reason import Reason, Reject
 
 

@@ -7,7 +7,7 @@ from mesh.resilience.outcome import is_failure
 from mesh.resilience.outlier import OutlierDetector
 from mesh.resilience.retry_budget import RetryBudget
 from proxy.call.call import Call
-from proxy.call.pipeline import Interceptor
+from proxy.call.interceptor import Interceptor
 from proxy.call.reason import UPSTREAM_REASONS
 from proxy.upstream.endpoint import Endpoint
 

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from proxy.call.call import Call
-from proxy.call.pipeline import Interceptor
+from proxy.call.interceptor import Interceptor
 
 # Seconds: OpenTelemetry's advice for rpc durations, with finer steps below 5 ms, where a proxy lives.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)

@@ -11,7 +11,7 @@ from mesh.clock import Clock
 from mesh.resilience.policy import KEY_METADATA, KEY_PEER, RateLimitOptions
 from mesh.resilience.rate_limit import RateLimiter
 from proxy.call.call import Call
-from proxy.call.pipeline import Interceptor
+from proxy.call.interceptor import Interceptor
 from proxy.call.reason import Reason, Reject
 from proxy.upstream.retry import PUSHBACK
 

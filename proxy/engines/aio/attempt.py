@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import grpc
@@ -195,7 +196,7 @@ class Attempt:
         limits, call = self._dispatcher.limits_of(self.call), self.call
         if size > limits.max_message_bytes:
             raise limits.message_too_large(size, "upstream")
-        await self._context.write(message)
+        await _to_client(self._context.write(message))
         call.bytes_out += size
         call.messages_out += 1
 
@@ -208,7 +209,7 @@ class Attempt:
         reply = self.call.reply_metadata
         own = {name for name, _ in reply}
         passed = [pair for pair in received if pair[0] not in own]
-        await self._context.send_initial_metadata(to_grpc((*passed, *reply)))
+        await _to_client(self._context.send_initial_metadata(to_grpc((*passed, *reply))))
 
     def _succeeded(self, details: str, trailers: Any) -> None:
         self.code, self.details = outcome.OK, details
@@ -263,3 +264,11 @@ def deadline_message(call: Call) -> str:
     assert call.deadline is not None
     where = f" waiting for {call.endpoint.service}" if call.endpoint is not None else ""
     return f"the deadline of {call.deadline - call.started_at:.3f} s passed{where}"
+
+
+async def _to_client(sending: Awaitable[None]) -> None:
+    """Send to the client; a client that is gone counts as one that cancelled, whichever grpc notices first."""
+    try:
+        await sending
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error

@@ -70,9 +70,9 @@ class Door:
         if self._socket is not None:
             self._socket.close()
 
-    def _factory(self) -> Callable[[], Session]:
+    def _factory(self) -> Callable[[], asyncio.Protocol]:
         engine, name = self._engine, self._listener.name
-        return lambda: Session(engine, name)
+        return lambda: Session(engine, name).as_protocol()
 
     def _renew(self, material: Material) -> None:
         self._engine.own(self._serve_tls(material.context))

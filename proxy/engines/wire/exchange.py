@@ -116,8 +116,7 @@ class Exchange:
             self.admitting = engine.own(self._admit())
             return
         try:
-            engine.dispatcher.admit(call)
-            check_printable(call)
+            check_printable(call, engine.dispatcher.admit(call))
         except Reject as rejection:
             self.refuse(rejection)
             return
@@ -125,8 +124,7 @@ class Exchange:
 
     async def _admit(self) -> None:
         try:
-            await self.engine.dispatcher.admit_async(self.call)
-            check_printable(self.call)
+            check_printable(self.call, await self.engine.dispatcher.admit_async(self.call))
         except Reject as rejection:
             self.admitting = None
             self.refuse(rejection)
@@ -342,7 +340,9 @@ class Exchange:
             call.bytes_out += self.reply_meter.bytes
         session.release(self, NO_ERROR if reset and not self.request_ended else None)
         self.engine.dispatcher.end(call)
-        call.by_name = None  # the access log keeps the call for a while, and has no use for it
+        # The access log keeps the call for a while, and has no use for these.
+        call.by_name = None
+        call.metadata = ()
 
     def who(self) -> str:
         endpoint = self.call.endpoint

@@ -148,12 +148,12 @@ class Pool:
         if address.startswith(UNIX):
             path = address.removeprefix(UNIX)
             transport, _ = await loop.create_unix_connection(
-                lambda: connection, path, ssl=context, server_hostname=name
+                connection.as_protocol, path, ssl=context, server_hostname=name
             )
         else:
             host, _, port = address.rpartition(":")
             transport, _ = await loop.create_connection(
-                lambda: connection, host.strip("[]"), int(port), ssl=context, server_hostname=name
+                connection.as_protocol, host.strip("[]"), int(port), ssl=context, server_hostname=name
             )
         secured = transport.get_extra_info("ssl_object")
         if secured is not None and secured.selected_alpn_protocol() != ALPN:

@@ -27,20 +27,18 @@ if TYPE_CHECKING:
 
 Headers = tuple[Header, ...]
 
+# Headers that were found to be in order: an upstream's are the same from call to call.
+_plain: set[Headers] = set()
+_MAX_PLAIN = 64
+_MAX_PLAIN_BYTES = 512  # under the least limit on header bytes
+_OK = ((GRPC_STATUS, b"0"),)
+
 _NOT_TRAILERS = frozenset({b":status", b"content-type"})
 
 
 def begins(exchange: Exchange, headers: Headers) -> None:
     """Pass the headers of the reply on."""
-    if list_bytes(headers) > exchange.engine.max_header_bytes:
-        _too_large(exchange, headers)
-        return
-    status = headers[0][1]
-    if status != b"200":
-        _http_error(exchange, status, f"HTTP status {status.decode()}")
-        return
-    if CONTENT_TYPE not in headers and not dict(headers).get(b"content-type", b"").startswith(b"application/grpc"):
-        _http_error(exchange, status, "something that is not gRPC")
+    if headers not in _plain and not _is_plain(exchange, headers):
         return
     call, session, dispatcher = exchange.call, exchange.session, exchange.engine.dispatcher
     exchange.body = None
@@ -52,6 +50,26 @@ def begins(exchange: Exchange, headers: Headers) -> None:
     exchange.started = True
     if not session.dirty:
         session.mark()
+
+
+def _is_plain(exchange: Exchange, headers: Headers) -> bool:
+    """Look at headers that were not seen yet; returns False when the call is over because of them."""
+    size = list_bytes(headers)
+    if size > exchange.engine.max_header_bytes:
+        _too_large(exchange, headers)
+        return False
+    status = headers[0][1]
+    if status != b"200":
+        _http_error(exchange, status, f"HTTP status {status.decode()}")
+        return False
+    if CONTENT_TYPE not in headers and not dict(headers).get(b"content-type", b"").startswith(b"application/grpc"):
+        _http_error(exchange, status, "something that is not gRPC")
+        return False
+    if size <= _MAX_PLAIN_BYTES:
+        if len(_plain) >= _MAX_PLAIN:
+            _plain.clear()
+        _plain.add(headers)
+    return True
 
 
 def is_headers(exchange: Exchange, headers: Headers) -> None:
@@ -82,22 +100,25 @@ def is_headers(exchange: Exchange, headers: Headers) -> None:
 
 def ends(exchange: Exchange, headers: Headers) -> None:
     """Pass the trailers on and end the call."""
-    if list_bytes(headers) > exchange.engine.max_header_bytes:
-        _too_large(exchange, headers)
-        return
-    code = None
-    message = reason = b""
-    for name, value in headers:
-        if name == GRPC_STATUS:
-            code = value
-        elif name == GRPC_MESSAGE:
-            message = value
-        elif name == TRAILER:
-            reason = value
-    if code is None or not exchange.started:
-        stops(exchange, headers)
-        return
-    exchange.attempt_ended(parse_status(code), decode_message(message) if message else "", given=reason)
+    if headers == _OK and exchange.started:
+        exchange.attempt_ended(outcome.OK, "")
+    else:
+        if list_bytes(headers) > exchange.engine.max_header_bytes:
+            _too_large(exchange, headers)
+            return
+        code = None
+        message = reason = b""
+        for name, value in headers:
+            if name == GRPC_STATUS:
+                code = value
+            elif name == GRPC_MESSAGE:
+                message = value
+            elif name == TRAILER:
+                reason = value
+        if code is None or not exchange.started:
+            stops(exchange, headers)
+            return
+        exchange.attempt_ended(parse_status(code), decode_message(message) if message else "", given=reason)
     exchange.session.h2.send_trailers(exchange.stream_id, headers)
     exchange.finish()
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from proxy.engines.wire import endings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-Handlers = Mapping[type, Callable[[Any, Any], None]]
+Handlers = dict[type, Callable[[Any, Any], None]]
 
 # What is taken from the library for one write: it copies what is larger once more.
 _CHUNK = 64 * 1024
@@ -88,8 +88,11 @@ class Turns:
         self._loop.call_soon(self.run)
 
 
-class Connection(asyncio.Protocol):
-    """One HTTP/2 connection, of a client or to an endpoint."""
+class Connection:
+    """One HTTP/2 connection, of a client or to an endpoint.
+
+    An asyncio.Protocol by what it does; were it one by inheritance, its compiled methods would be looked up by name.
+    """
 
     __slots__ = (
         "_direct",
@@ -164,6 +167,9 @@ class Connection(asyncio.Protocol):
         turns.reading = True
         self.die(exc)
         turns.end_reading()
+
+    def eof_received(self) -> None:
+        """Have the transport close: a peer that has ended its sending is gone."""
 
     def pause_writing(self) -> None:
         self.blocked = True
@@ -264,6 +270,10 @@ class Connection(asyncio.Protocol):
     def settle(self, stream_id: int, exchange: Exchange) -> bool:
         """Give credit for what has left on a watched stream; returns whether it is still to be watched."""
         raise NotImplementedError
+
+    def as_protocol(self) -> asyncio.Protocol:
+        """Return what asyncio calls."""
+        return cast("asyncio.Protocol", self)
 
     def _handle(self, events: list[Any]) -> None:
         handlers = self.handlers

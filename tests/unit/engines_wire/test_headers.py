@@ -27,7 +27,7 @@ def test_request_says_what_time_is_left() -> None:
     call = call_with((b"grpc-timeout", b"9S"))
     call.deadline = 109.0
     timeouts = [value for name, value in request_head(call, AUTHORITY, 104.0) if name == b"grpc-timeout"]
-    assert timeouts == [b"5000000u"]
+    assert timeouts == [b"5000m"]
 
 
 def test_interceptors_replace_what_the_client_sent() -> None:

@@ -10,8 +10,9 @@ from mesh.resilience.breaker import BreakerOptions
 from mesh.testing import ManualClock
 from proxy.call.call import Call
 from proxy.call.dispatch import Dispatcher
+from proxy.call.interceptor import Interceptor
 from proxy.call.limits import Limits
-from proxy.call.pipeline import Interceptor, Pipeline
+from proxy.call.pipeline import Pipeline
 from proxy.routing.table import RouteTable, compile_table
 from proxy.stack import ignore_errors
 from proxy.upstream.pool import EndpointPool

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from mesh import correlation
 from mesh.testing import ManualClock
 from proxy.call.call import Call
-from proxy.call.pipeline import Interceptor, Pipeline
+from proxy.call.interceptor import Interceptor
+from proxy.call.pipeline import Pipeline
 from proxy.call.reason import Reason, Reject
 from proxy.interceptors.access_log import AccessLog, line
 from proxy.interceptors.correlation import Correlation
