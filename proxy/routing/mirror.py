@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from mesh.resilience.breaker import BreakerState
 from proxy.call.call import Call
-from proxy.call.interceptor import Interceptor, Pipeline
+from proxy.call.interceptor import Interceptor
+from proxy.call.pipeline import Pipeline
 from proxy.policy.document import MirrorRule
 
 if TYPE_CHECKING:
