@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import socket
@@ -42,6 +41,7 @@ from proxy.engines.aio.engine import AioEngine
 from proxy.engines.engine import INTERNAL, PUBLIC, WORKER, Engine, Listener
 from proxy.engines.factory import make_engine, takes_sockets
 from proxy.engines.options import Protection
+from proxy.memory import settle_memory
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
 from proxy.policy.document import Document
 from proxy.stack import Stack, StackOptions
@@ -62,9 +62,6 @@ FIRST_CONFIGURATION_SECONDS = 5.0
 WARM_UP_SECONDS = 1.0
 # The file of the registry's last state, in the folder for it; workers have one each.
 SNAPSHOT = "registry{}.snapshot"
-
-# Objects that outlive their makers before the young are looked at; how often that is before the older ones are.
-_GC_THRESHOLDS = (10_000, 20, 20)
 
 _log = logging.getLogger(__name__)
 
@@ -308,20 +305,10 @@ async def run_edge(options: EdgeOptions, process: Process, place: Place | None =
             # A worker has waited for it already.
             if not (edge.state.directory.cluster_id or (place is None and await edge.synced())):
                 _log.warning("no registry at %s yet; serving without, and trying on", options.control)
-            _settle_memory()
+            settle_memory()
             process.ready({**addresses, "engine": edge.engine.name})
             await process.stop.wait()
             edge.state.drain()
-
-
-def _settle_memory() -> None:
-    """Keep the collector of cycles from looking at the same objects over and over: 3 % of a call.
-
-    What is there at the start stays, and what a call makes goes without it, once the access log has taken it.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 @contextlib.asynccontextmanager
