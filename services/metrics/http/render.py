@@ -6,14 +6,17 @@ Samples are written by hand: through `json` a large range takes several times as
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from services.metrics.promql.data import Floats, Ints
+import numpy as np
+import pyarrow as pa
+
+from services.metrics.promql.data import Floats
 from services.metrics.promql.labels import Labels
 from services.metrics.promql.numbers import exchanged
 from services.metrics.promql.tree import Kind
-from services.metrics.query import Answer
+from services.metrics.query import Answer, Series
 
 
 def success(data: Any, warnings: Iterable[str] = ()) -> str:
@@ -47,10 +50,7 @@ def answer(found: Answer) -> Text:
         )
         result = f"[{','.join(parts)}]"
     else:
-        parts = (
-            f'{{"metric":{_metric(one.labels)},"values":[{_samples(one.ts, one.values)}]}}' for one in found.series
-        )
-        result = f"[{','.join(parts)}]"
+        result = f"[{','.join(_many(found.series))}]"
     return Text(f'{{"resultType":"{found.kind.value}","result":{result}}}')
 
 
@@ -58,15 +58,38 @@ def _metric(labels: Labels) -> str:
     return json.dumps(dict(labels), separators=(",", ":"))
 
 
-def _samples(ts: Ints, values: Floats) -> str:
-    return ",".join(map(_sample, ts.tolist(), values.tolist()))
+class _Times(dict[int, str]):
+    """What stands before a value, by its time: most series of an answer have the same times."""
+
+    def __missing__(self, ts: int) -> str:
+        made = self[ts] = f'"],[{_time(ts)},"'
+        return made
+
+
+def _many(series: Sequence[Series]) -> Iterator[str]:
+    """Yield series with their samples, joined from pieces that are mostly shared."""
+    texts = _numbers(np.concatenate([one.values for one in series])) if series else []
+    times, end = _Times(), 0
+    for one in series:
+        start, end = end, end + len(one.ts)
+        pieces = [""] * (2 * len(one.ts))
+        pieces[0::2] = [times[ts] for ts in one.ts.tolist()]
+        pieces[1::2] = texts[start:end]
+        values = f'{"".join(pieces)[3:]}"]' if pieces else ""
+        yield f'{{"metric":{_metric(one.labels)},"values":[{values}]}}'
+
+
+def _numbers(values: Floats) -> list[str]:
+    """Return numbers as Go writes them. Arrow finds their shortest texts in half the time that `repr` takes."""
+    texts: list[str] = pa.array(values).cast(pa.string()).to_pylist()
+    return [
+        exchanged(value) if "e" in text or "n" in text else text
+        for value, text in zip(values.tolist(), texts, strict=True)
+    ]
 
 
 def _sample(ts: int, value: float) -> str:
-    text = repr(value)
-    # As Go writes it, but for the ".0"; with an exponent, or no number at all, Go has its own ways.
-    shown = exchanged(value) if "e" in text or "n" in text else text.removesuffix(".0")
-    return f'[{_time(ts)},"{shown}"]'
+    return f'[{_time(ts)},"{exchanged(value)}"]'
 
 
 def _time(ts: int) -> str:

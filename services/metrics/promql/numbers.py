@@ -23,5 +23,5 @@ def exchanged(value: float) -> str:
         return formatted(value)
     mantissa, _, exponent = format(Decimal(repr(value)).normalize(), "e").lower().partition("e")
     power = int(exponent)
-    digits = f"{abs(power):02d}" if size >= 1 else str(abs(power)).zfill(1)
+    digits = f"{abs(power):02d}"
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{'-' if power < 0 else '+'}{digits}"
