@@ -70,7 +70,7 @@ fmt: $(VENV)/.installed-dev  ## Format and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-dev  ## Compare the edge with Envoy and others (ARGS="--quick" for a short run)
+bench: compiled  ## Compare the edge with Envoy and others (ARGS="--quick" for a short run)
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 constraints: $(VENV)/.installed-dev  ## Pin the versions that are installed now

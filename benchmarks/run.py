@@ -145,6 +145,7 @@ def _bench(python: str, *, quick: bool) -> Iterator[tuple[Bench, Sequence[Peer]]
         bench = Bench(folder, ports, quick=quick)
         stack.callback(bench.end_case)
         ours = [edge.Edge(engine, control, python) for engine in edge.engines()]
+        ours.append(edge.Edge("wire", control, python, interpreted=True))
         yield bench, [Envoy(), *ours, Nghttpx(), Haproxy(), Nginx()]
 
 

@@ -14,6 +14,8 @@ FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
 NATIVE = FOLDER / "load" / "native"
 BUILD = FOLDER / "build"
+# The package as pip installs it (`make compiled`).
+COMPILED = ROOT / "build" / "compiled"
 VENV_BIN = Path(sys.executable).parent
 
 # Debian puts servers where users have no path to.

@@ -26,20 +26,24 @@ _TTL = 3600.0
 class Edge:
     """The edge with one of its engines, following one control process."""
 
-    def __init__(self, engine: str, control: str, python: str) -> None:
-        """Make it; `python` is the interpreter that runs it, with the packages of this one."""
-        self.name = f"edge-{engine}"
+    def __init__(self, engine: str, control: str, python: str, *, interpreted: bool = False) -> None:
+        """Make it; `python` is the interpreter that runs it, with the packages of this one.
+
+        It runs as pip installs it, its data path compiled, unless it is to be `interpreted`.
+        """
+        self.name = f"edge-{engine}-interpreted" if interpreted else f"edge-{engine}"
         # The other engine is there for its third-party interceptors, not for speed.
-        self.main = engine == "wire"
+        self.main = engine == "wire" and not interpreted
         self._engine = engine
+        self._tree = tools.ROOT if interpreted else tools.COMPILED
         self._control = control
         self._python = python
 
     def missing(self) -> str:
-        return ""
+        return "" if (self._tree / "proxy").is_dir() else "the compiled package is not built: make compiled"
 
     def start(self, site: Site) -> Running:
-        command = [self._python, "-m", "mesh.cli", "edge", "--control", self._control, "--engine", self._engine]
+        command = [self._python, "-P", "-m", "mesh.cli", "edge", "--control", self._control, "--engine", self._engine]
         command += ["--public", _ANY_PORT, "--internal", _ANY_PORT, "--admin", _ANY_PORT]
         command += ["--access-log", str(site.folder / "access.log")]
         if site.workers > 1:
@@ -47,7 +51,9 @@ class Edge:
         if site.tls:
             cert, key = certificate.write(site.folder)
             command += ["--public-tls-cert", str(cert), "--public-tls-key", str(key)]
-        started, addresses = processes.start_part(self.name, command, site.folder / "output.log", _environment())
+        started, addresses = processes.start_part(
+            self.name, command, site.folder / "output.log", _environment(self._tree)
+        )
         return Running(started, int(addresses["public"].rpartition(":")[2]), site.folder)
 
 
@@ -61,6 +67,7 @@ def control(folder: Path, endpoints: Sequence[int]) -> Iterator[str]:
     """Run a control process with the endpoints registered; yields its address."""
     command = [
         sys.executable,
+        "-P",
         "-m",
         "mesh.cli",
         "control",
@@ -69,15 +76,15 @@ def control(folder: Path, endpoints: Sequence[int]) -> Iterator[str]:
         "--data-dir",
         str(folder / "control"),
     ]
-    started, addresses = processes.start_part("control", command, folder / "control.log", _environment())
+    started, addresses = processes.start_part("control", command, folder / "control.log", _environment(tools.ROOT))
     with processes.running(started):
         _register(addresses["control"], endpoints)
         yield addresses["control"]
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment in which any Python of this version finds this tree's code and our packages."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(tools.ROOT), sysconfig.get_path("platlib")))}
+def _environment(tree: Path) -> dict[str, str]:
+    """Return the environment in which any Python of this version finds a tree's code and our packages."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(tree), sysconfig.get_path("platlib")))}
 
 
 def _register(address: str, endpoints: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from benchmarks.report.results import REFERENCE, Results
 
 _COLOURS = {
     "edge-wire": "#0b6e4f",
+    "edge-wire-interpreted": "#3f9274",
     "edge-aio": "#7ab8a0",
     "envoy": "#8a3ffc",
     "haproxy": "#b8b8b8",
