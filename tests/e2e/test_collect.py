@@ -153,6 +153,7 @@ async def test_standard_input(control: ControlProcess, tmp_path: Path) -> None:
         collecting.process.stdin.close()
         await collecting.ended()
     assert await bodies(control) == ["one", "two \ufffd\n  goes on", "no line break at the end"]
+    assert await control.terminate() == (0, "")
 
 
 async def test_the_journal(control: ControlProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
