@@ -76,21 +76,23 @@ class RingHash(Generic[L]):
     def _walk(self, start: int, admits: Callable[[L], bool]) -> L | None:
         """Go on along the ring: to whoever has room, else to whoever is admitted."""
         owners, items, shares = self._owners, self.items, self._shares
-        first = owners[start % len(owners)]
-        order = {first: None}
-        for index in range(start + 1, start + len(owners)):
-            order.setdefault(owners[index % len(owners)])
-            if len(order) == len(items):
-                break
         load = self._load()
-        roomy = [
-            number for number in order if not items[number].in_flight or items[number].in_flight < shares[number] * load
-        ]
-        asked = roomy[:1] == [first]
-        for number in dict.fromkeys((*roomy, *order)):
-            if not (asked and number == first) and admits(items[number]):
-                return items[number]
-        return None
+        first = owners[start % len(owners)]
+        seen: set[int] = set()
+        full = []
+        for index in range(start, start + len(owners)):
+            number = owners[index % len(owners)]
+            if number in seen:
+                continue
+            seen.add(number)
+            item = items[number]
+            if item.in_flight and item.in_flight >= shares[number] * load:
+                full.append(item)
+            elif number != first and admits(item):  # the first one was asked
+                return item
+            if len(seen) == len(items):
+                break
+        return next((item for item in full if admits(item)), None)
 
 
 def position(key: bytes) -> int:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 import mesh
 from mesh.resilience.outcome import code_name
+from mesh.resilience.retry_budget import RetryBudget
 from proxy.admin.service import EdgeInfo
 from proxy.admin.state import MeshState
 from proxy.interceptors.metrics import BUCKETS, MethodStats
@@ -34,6 +35,7 @@ class EdgeCollector(Collector):
         """Return the metrics as they are now."""
         yield from self._calls()
         yield from self._endpoints()
+        yield from self._retries()
         yield from self._edge()
 
     def _calls(self) -> Iterator[Metric]:
@@ -64,13 +66,34 @@ class EdgeCollector(Collector):
         flight = GaugeMetricFamily("mesh_edge_endpoint_calls_in_flight", "Attempts under way.", labels=_ENDPOINT)
         attempts = CounterMetricFamily("mesh_edge_endpoint_attempts", "Attempts that began.", labels=_ENDPOINT)
         failures = CounterMetricFamily("mesh_edge_endpoint_failures", "Attempts that failed.", labels=_ENDPOINT)
+        ejected = GaugeMetricFamily(
+            "mesh_edge_endpoint_ejected", "1 while an endpoint is set aside as an outlier.", labels=_ENDPOINT
+        )
+        ejections = CounterMetricFamily(
+            "mesh_edge_endpoint_ejections", "How often an endpoint was set aside.", labels=_ENDPOINT
+        )
+        now = self._info.clock.now()
         for endpoint in self._state.pool.all():
             labels = (endpoint.service, endpoint.instance_id, endpoint.address)
             state.add_metric(labels, endpoint.breaker.state)
             flight.add_metric(labels, endpoint.in_flight)
             attempts.add_metric(labels, endpoint.calls)
             failures.add_metric(labels, endpoint.failures)
-        yield from (state, flight, attempts, failures)
+            if (outlier := endpoint.outlier) is not None:
+                ejected.add_metric(labels, outlier.ejected_until > now)
+                ejections.add_metric(labels, outlier.ejections)
+        yield from (state, flight, attempts, failures, ejected, ejections)
+
+    def _retries(self) -> Iterator[Metric]:
+        made = CounterMetricFamily("mesh_edge_retries", "Attempts that a policy had made again.", labels=("service",))
+        refused = CounterMetricFamily(
+            "mesh_edge_retries_refused", "Attempts not made again for want of budget.", labels=("service",)
+        )
+        for service, one in self._state.plans.kept.all():
+            if isinstance(one, RetryBudget):
+                made.add_metric((service,), one.granted)
+                refused.add_metric((service,), one.refused)
+        yield from (made, refused)
 
     def _edge(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("mesh_edge_info", "What runs.", labels=("version", "engine", "instance"))

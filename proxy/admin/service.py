@@ -161,6 +161,7 @@ class EdgeAdmin(EdgeServicer):
         now = self._info.clock.now()
         breaker, instance = endpoint.breaker, endpoint.instance
         calls, failures, slow = _window(breaker, now)
+        outlier = endpoint.outlier
         return UpstreamEndpoint(
             instance_id=endpoint.instance_id,
             address=endpoint.address,
@@ -176,6 +177,8 @@ class EdgeAdmin(EdgeServicer):
             calls_total=endpoint.calls,
             failures_total=endpoint.failures,
             weight=instance.weight,
+            ejected_seconds=max(0.0, outlier.ejected_until - now) if outlier is not None else 0.0,
+            ejections_total=outlier.ejections if outlier is not None else 0,
         )
 
 

@@ -15,7 +15,7 @@ Key: TypeAlias = "tuple[str, tuple[tuple[str, str], ...]]"
 
 # About a process, so a sum would tell nothing.
 _OF_PROCESS = ("process_", "python_")
-_LARGEST = frozenset({"mesh_edge_breaker_state", "mesh_edge_config_rejected"})
+_LARGEST = frozenset({"mesh_edge_breaker_state", "mesh_edge_config_rejected", "mesh_edge_endpoint_ejected"})
 # The edge is as well as the worker that is worst off.
 _SMALLEST = frozenset(
     {

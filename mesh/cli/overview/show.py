@@ -66,7 +66,7 @@ def _rows(overview: Overview) -> Iterator[tuple[str, ...]]:
                     address,
                     instance.version or NOTHING,
                     health_name(instance.health) + (" (protected)" if instance.protected else ""),
-                    _breaker(seen) or NOTHING,
+                    (_breaker(seen) or NOTHING) + (", EJECTED" if any(one.ejected_seconds for one in seen) else ""),
                     str(sum(endpoint.calls_in_flight for endpoint in seen)) if seen else NOTHING,
                 )
 
@@ -171,6 +171,8 @@ def _opinion(endpoint: UpstreamEndpoint) -> dict[str, Any]:
         "calls_in_flight": endpoint.calls_in_flight,
         "calls_total": endpoint.calls_total,
         "failures_total": endpoint.failures_total,
+        "ejected_seconds": endpoint.ejected_seconds,
+        "ejections_total": endpoint.ejections_total,
     }
 
 

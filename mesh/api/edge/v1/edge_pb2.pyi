@@ -442,6 +442,8 @@ class UpstreamEndpoint(_message.Message):
     CALLS_TOTAL_FIELD_NUMBER: _builtins.int
     FAILURES_TOTAL_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    EJECTED_SECONDS_FIELD_NUMBER: _builtins.int
+    EJECTIONS_TOTAL_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     address: _builtins.str
     version: _builtins.str
@@ -459,6 +461,9 @@ class UpstreamEndpoint(_message.Message):
     calls_total: _builtins.int
     failures_total: _builtins.int
     weight: _builtins.int
+    ejected_seconds: _builtins.float
+    """Set aside as an outlier among its siblings: seconds until it gets calls again, 0 when it is not; and how often it was."""
+    ejections_total: _builtins.int
     def __init__(
         self,
         *,
@@ -476,10 +481,12 @@ class UpstreamEndpoint(_message.Message):
         calls_total: _builtins.int = ...,
         failures_total: _builtins.int = ...,
         weight: _builtins.int = ...,
+        ejected_seconds: _builtins.float = ...,
+        ejections_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "breaker", b"breaker", "breaker_retry_seconds", b"breaker_retry_seconds", "calls_in_flight", b"calls_in_flight", "calls_total", b"calls_total", "failure_rate", b"failure_rate", "failures_total", b"failures_total", "health", b"health", "instance_id", b"instance_id", "slow_call_rate", b"slow_call_rate", "version", b"version", "weight", b"weight", "window_calls", b"window_calls", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "breaker", b"breaker", "breaker_retry_seconds", b"breaker_retry_seconds", "calls_in_flight", b"calls_in_flight", "calls_total", b"calls_total", "ejected_seconds", b"ejected_seconds", "ejections_total", b"ejections_total", "failure_rate", b"failure_rate", "failures_total", b"failures_total", "health", b"health", "instance_id", b"instance_id", "slow_call_rate", b"slow_call_rate", "version", b"version", "weight", b"weight", "window_calls", b"window_calls", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
