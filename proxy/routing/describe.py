@@ -10,7 +10,7 @@ from proxy.policy.document import INTERNAL, PUBLIC, Destination, Document, Label
 from proxy.policy.match import ALWAYS
 from proxy.policy.precedence import ANY_METHOD, OWN, origins
 from proxy.routing.rules import concerned, takes
-from proxy.routing.table import RouteTable, declared, targets_of
+from proxy.routing.table import RouteTable, by_age, declared, targets_of
 from proxy.upstream.pool import EndpointPool
 
 
@@ -84,11 +84,7 @@ def describe(
 
 def warnings(document: Document, directory: Directory) -> list[str]:
     """Return what makes sense and yet may not be meant."""
-    found = [
-        f"services.{name}: no such service is registered"
-        for name in document.services
-        if name not in directory.services
-    ]
+    found = [f"services.{name}: is not registered" for name in document.services if name not in directory.services]
     known = {name for names in declared(directory).values() for name in names}
     for (grpc_service, _), settings in document.methods.items():
         if grpc_service not in known:
@@ -101,4 +97,17 @@ def warnings(document: Document, directory: Directory) -> list[str]:
             for grpc_service, _ in route.methods
             if grpc_service not in known
         ]
+        found += [
+            f"{route.where}: {grpc_service} is not copied to {route.mirror.to.service}, where its calls go anyway"
+            for grpc_service, _ in route.methods
+            if route.mirror is not None
+            and not (route.to or route.mirror.to.labels)
+            and owner(directory, grpc_service) == route.mirror.to.service
+        ]
     return list(dict.fromkeys(found))
+
+
+def owner(directory: Directory, grpc_service: str) -> str:
+    """Return the service that gets the calls of a gRPC service; "" is none."""
+    services = declared(directory)
+    return next((one.name for one in by_age(directory.services.values()) if grpc_service in services[one.name]), "")

@@ -93,6 +93,22 @@ async def test_whatever_the_shadow_does_the_call_does_not_notice(engine: str) ->
         await edge.settled()
 
 
+async def test_a_method_that_is_known_to_be_unary_is_copied_as_well(engine: str) -> None:
+    async with H2Upstream(echo).serve() as upstream, H2Upstream(echo).serve() as copies, run_edge(engine) as edge:
+        edge.register(upstream.address)
+        shadow(edge, copies.address)
+        mirrored(edge)
+        claims = getattr(edge.engine, "claims", None)
+        if claims is not None:  # the engine that cares
+            claims.replace([METHOD.encode()])
+        async with h2_connect(edge.public) as client:
+            assert (await client.call(METHOD, b"one")).messages == [b"one"]
+            (copy,) = await copies.until_streams(1)
+            await settled(edge)
+        assert (grpc_wire.parse(copy.data), copy.ended, counts(edge).failed) == ([b"one"], True, 0)
+        await edge.settled()
+
+
 async def test_a_shadow_that_hangs_holds_a_bounded_number_of_copies(engine: str) -> None:
     async with H2Upstream(echo).serve() as upstream, H2Upstream(hang).serve() as copies, run_edge(engine) as edge:
         edge.register(upstream.address)

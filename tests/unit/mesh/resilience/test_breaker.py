@@ -210,3 +210,22 @@ def test_the_window_counts_what_a_plain_list_counts(calls: list[tuple[float, boo
 def test_options_that_make_no_sense_are_named(options: dict[str, float], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         BreakerOptions(**options)  # type: ignore[arg-type]
+
+
+def _name(breaker: Breaker) -> str:
+    return breaker.state.name
+
+
+def test_other_options_keep_what_is_known() -> None:
+    breaker = Breaker(BreakerOptions(minimum_calls=2, open_seconds=5))
+    permit = breaker.acquire(0)
+    breaker.record(permit, 0, failed=True, slow=False)
+    breaker.follow(BreakerOptions(minimum_calls=2, open_seconds=60))
+    breaker.record(permit, 0, failed=True, slow=False)
+    assert _name(breaker) == "OPEN", "a permit from before still counts, and so does what it told"
+    assert breaker.acquire(6) == 0, "it stays open for as long as the new options say"
+    breaker.follow(BreakerOptions(minimum_calls=2, open_seconds=5, window_seconds=1))
+    assert _name(breaker) == "OPEN"
+    breaker.follow(BreakerOptions(enabled=False))
+    assert _name(breaker) == "CLOSED"
+    assert breaker.window.calls == 0
