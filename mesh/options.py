@@ -19,6 +19,9 @@ CONTROL_VARIABLE = "MESH_CONTROL"
 CONFIG_KEY_VARIABLE = "MESH_CONFIG_KEY"
 CONFIG_KEY_FILE_VARIABLE = "MESH_CONFIG_KEY_FILE"
 SNAPSHOT_KEY_VARIABLE = "MESH_SNAPSHOT_KEY"
+CA_VARIABLE = "MESH_CA"
+CERT_VARIABLE = "MESH_CERT"
+KEY_VARIABLE = "MESH_KEY"
 
 ALERT_WEBHOOKS_VARIABLE = "MESH_ALERT_WEBHOOKS"
 ALERTMANAGERS_VARIABLE = "MESH_ALERTMANAGERS"
@@ -68,6 +71,16 @@ def config_keys(file: Path | None) -> list[str]:
 def snapshot_key() -> str:
     """Return the key that an instance encrypts the secrets in its snapshot with; "" is none: then it keeps none."""
     return os.environ.get(SNAPSHOT_KEY_VARIABLE, "").strip()
+
+
+def client_tls() -> tuple[str, str, str]:
+    """Return the files by which the mesh's own services are called over TLS: authority, certificate, key.
+
+    Those that are not set are "". Plaintext is spoken when none is.
+    """
+    ca, cert, key = (os.environ.get(name, "").strip() for name in (CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE))
+    require(bool(cert) == bool(key), f"{CERT_VARIABLE} and {KEY_VARIABLE} go together: a certificate and its key")
+    return ca, cert, key
 
 
 def alert_receivers() -> tuple[list[str], list[str], str]:

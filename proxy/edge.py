@@ -23,6 +23,7 @@ from mesh.edge import EDGE_SERVICE
 from mesh.errors import MeshError, StartError
 from mesh.runtime import Process
 from mesh.telemetry.lag import LoopLag
+from mesh.tls.identity import Tls
 from proxy.admin import health, reflection, service
 from proxy.admin.access_log import write_access_log
 from proxy.admin.descriptors import DescriptorCache
@@ -45,7 +46,6 @@ from proxy.memory import settle_memory
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
 from proxy.policy.document import Document
 from proxy.stack import Stack, StackOptions
-from proxy.tls.identity import Tls
 from proxy.tls.metrics import TlsCollector
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.plan import Plans

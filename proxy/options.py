@@ -14,10 +14,10 @@ from typing import Any, get_args, get_type_hints
 from mesh.errors import UsageError
 from mesh.options import DEFAULT_ADMIN, DEFAULT_INTERNAL, DEFAULT_PUBLIC, parse_address, parse_addresses, require
 from mesh.resilience.breaker import BreakerOptions
+from mesh.tls.options import ListenerTls, UpstreamTls
 from proxy.call.limits import Limits
 from proxy.engines.options import PoolOptions, Protection
 from proxy.interceptors.deadline import DeadlineOptions
-from proxy.tls.options import ListenerTls, UpstreamTls
 
 # The first is the default: the fastest that can run here.
 ENGINES = ("auto", "wire", "aio")

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,6 +20,8 @@ from mesh.api.registry.v1 import (
 )
 from mesh.options import config_keys, parse_address, require
 from mesh.runtime import Process
+from mesh.tls.identity import Identity
+from mesh.tls.options import ListenerTls
 from services.config import shipped
 from services.config.domain import Config
 from services.config.keys import KeyRing
@@ -73,6 +75,8 @@ class ControlOptions:
     grace: float = DEFAULT_GRACE
     # Keys for secrets, one a line; None takes the environment's.
     config_key_file: Path | None = None
+    # Unset is plaintext.
+    tls: ListenerTls = field(default_factory=ListenerTls)
     # "HOST:PORT" for Prometheus' HTTP API; "" serves none.
     http: str = ""
     # Where alerts are sent.
@@ -97,7 +101,9 @@ async def run_control(options: ControlOptions, process: Process) -> None:
 
     """
     keys = KeyRing.parse(config_keys(options.config_key_file))
+    tls = Identity("control", options.tls) if options.tls.enabled else None
     async with (
+        _followed(tls),
         _store(options) as store,
         Registry(store, me=(me := _my_id(options, store))) as registry,
         Config(store, registry, keys) as config,
@@ -116,7 +122,7 @@ async def run_control(options: ControlOptions, process: Process) -> None:
             Hosted(OTLP_SERVICE, logs.add_otlp_to),
             *metrics.services,
         ]
-        host = Host(options.listen, services, option=LISTEN_OPTION, max_receive_bytes=MAX_TELEMETRY_BYTES)
+        host = Host(options.listen, services, option=LISTEN_OPTION, max_receive_bytes=MAX_TELEMETRY_BYTES, tls=tls)
         address = await host.start()
         # Decoding makes records by the thousand, and they never refer to each other in circles: looking for such took a
         # quarter of its time. (No gc.freeze: DuckDB's module reports what is frozen as leaked when the process ends.)
@@ -124,6 +130,7 @@ async def run_control(options: ControlOptions, process: Process) -> None:
         try:
             names = [hosted.name for hosted in services]
             metadata = {METRICS_METADATA: metrics.http} if metrics.http else {}
+            metadata |= {"tls": "on"} if tls is not None else {}
             async with _registered(registry, address, me, names, metadata):
                 process.ready({"control": address, **({"http": metrics.http} if metrics.http else {})})
                 await process.stop.wait()
@@ -131,6 +138,21 @@ async def run_control(options: ControlOptions, process: Process) -> None:
             # Else what is frozen is never freed, and DuckDB's module complains of that at the end of the process.
             gc.unfreeze()
             await host.stop(options.grace)
+
+
+@contextlib.asynccontextmanager
+async def _followed(tls: Identity | None) -> AsyncIterator[None]:
+    """Look at the TLS files for as long as the context is open."""
+    if tls is None:
+        yield
+        return
+    watching = asyncio.create_task(tls.watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
 
 
 def _my_id(options: ControlOptions, store: Store) -> str:

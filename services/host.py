@@ -11,6 +11,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from mesh.listening import cannot_listen, prove_free
+from mesh.tls.credentials import server_credentials
+from mesh.tls.identity import Identity
 from services.streams import StreamEnder
 
 MAX_RECEIVE_BYTES = 4 << 20
@@ -48,9 +50,16 @@ class Host:
     """The server; it takes calls between `start` and `stop`."""
 
     def __init__(
-        self, listen: str, services: Sequence[Hosted], *, option: str, max_receive_bytes: int = MAX_RECEIVE_BYTES
+        self,
+        listen: str,
+        services: Sequence[Hosted],
+        *,
+        option: str,
+        max_receive_bytes: int = MAX_RECEIVE_BYTES,
+        tls: Identity | None = None,
     ) -> None:
-        """Serve at `listen`, which was given by `option` (for error messages)."""
+        """Serve at `listen`, which was given by `option` (for error messages), by `tls` where that is given."""
+        self._tls = tls
         self._listen = listen
         self._option = option
         self._names = [hosted.name for hosted in services]
@@ -74,7 +83,10 @@ class Host:
         host = self._listen.rpartition(":")[0]
         await prove_free(self._listen, self._option)
         try:
-            bound = self._server.add_insecure_port(self._listen)
+            if self._tls is None:
+                bound = self._server.add_insecure_port(self._listen)
+            else:
+                bound = self._server.add_secure_port(self._listen, server_credentials(self._tls))
         except RuntimeError as error:
             raise cannot_listen(self._listen, self._option, str(error)) from error
         await self._server.start()

@@ -71,6 +71,9 @@ def control(
             "Default: $MESH_CONFIG_KEY_FILE, else $MESH_CONFIG_KEY.",
         ),
     ] = None,
+    tls_cert: tls.ControlCert = None,
+    tls_key: tls.ControlKey = None,
+    tls_client_ca: tls.ControlClientCa = None,
     as_json: arguments.Json = False,
     debug: arguments.Debug = False,
     ready_fd: arguments.ReadyFd = None,
@@ -79,6 +82,7 @@ def control(
     """Run the control services (registry, configuration, logs, metrics) alone, for edges and services elsewhere."""
     from mesh.cli.announcing import Announcing
     from mesh.runtime import run
+    from mesh.tls.options import ListenerTls
     from services.control import ControlOptions, run_control
     from services.metrics.hosting import default_receivers
 
@@ -91,6 +95,7 @@ def control(
         config_key_file=config_key_file,
         http=http,
         receivers=default_receivers(alert_webhook or (), alertmanager or ()),
+        tls=ListenerTls(*(str(path or "") for path in (tls_cert, tls_key, tls_client_ca))),
     )
     process = Announcing(ready_fd, lifeline_fd, debug, name="control", as_json=as_json)
     return run(lambda process: run_control(options, process), process)

@@ -29,6 +29,11 @@ InternalKey = Annotated[Path | None, _file("--internal-tls-key", "Its key.")]
 InternalClientCa = Annotated[
     Path | None, _file("--internal-tls-client-ca", "Who signs the certificates that its clients must show.")
 ]
+ControlCert = Annotated[Path | None, _file("--tls-cert", "Its certificate chain; without one it speaks plaintext.")]
+ControlKey = Annotated[Path | None, _file("--tls-key", "The certificate's key.")]
+ControlClientCa = Annotated[
+    Path | None, _file("--tls-client-ca", "Who signs the certificates that its clients must show.")
+]
 UpstreamCa = Annotated[
     Path | None,
     _file("--upstream-tls-ca", "Who signs those of instances with tls=on.  [dim]\\[default: the system's][/]"),
@@ -58,6 +63,6 @@ def with_tables(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
 
 
 def _default(table: str) -> Any:
-    from proxy.tls.options import ListenerTls, UpstreamTls
+    from mesh.tls.options import ListenerTls, UpstreamTls
 
     return UpstreamTls() if table == "upstream_tls" else ListenerTls()

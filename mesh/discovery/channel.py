@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 import grpc
 
 from mesh.discovery.errors import RefusedError
 from mesh.errors import MeshError, UnreachableError
+from mesh.options import CA_VARIABLE, client_tls
+from mesh.tls.credentials import channel_credentials
+from mesh.tls.identity import Identity
+from mesh.tls.options import UpstreamTls
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # Come back soon after the control process does.
@@ -39,8 +46,42 @@ _REFUSED = frozenset(
 
 
 def control_channel(target: str) -> grpc.aio.Channel:
-    """Return a channel to the control services at `target`, "HOST:PORT"."""
-    return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    """Return a channel to the control services at `target`, "HOST:PORT", by TLS where the environment says so.
+
+    Raises:
+        MeshError: the files that the environment names are of no use.
+
+    """
+    credentials = mesh_credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+
+
+def instance_channel(address: str, metadata: Mapping[str, str]) -> grpc.aio.Channel:
+    """Return a channel to an instance of the mesh itself, by TLS when it is registered with `tls=on`."""
+    if metadata.get("tls", "").lower() == "on":
+        return control_channel(address)
+    return grpc.aio.insecure_channel(address, options=_OPTIONS)
+
+
+def mesh_credentials() -> grpc.ChannelCredentials | None:
+    """Return what calls to the mesh itself are secured with: MESH_CA, MESH_CERT and MESH_KEY as the files are now.
+
+    None is plaintext. Files that change are in force for the next channel but one: a certificate and its key are two
+    files. Raises MeshError when they are of no use from the start.
+    """
+    files = client_tls()
+    if not any(files):
+        return None
+    identity = _identity(*files)
+    identity.check()
+    return channel_credentials(identity.material)
+
+
+@functools.lru_cache(maxsize=1)
+def _identity(ca: str, cert: str, key: str) -> Identity:
+    return Identity("calls to the mesh", UpstreamTls(ca, cert, key))
 
 
 def mesh_error(error: grpc.aio.AioRpcError, target: str) -> MeshError:
@@ -50,7 +91,8 @@ def mesh_error(error: grpc.aio.AioRpcError, target: str) -> MeshError:
         return RefusedError(details or f"the control service at {target} answered {code.name}")
     if code is grpc.StatusCode.UNAVAILABLE:
         return UnreachableError(
-            f"no control service answers at {target} (start one with `mesh up`, or set --control or MESH_CONTROL)"
+            f"no control service answers at {target}{_by_tls()} (start one with `mesh up`, or set --control or "
+            "MESH_CONTROL)"
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return UnreachableError(f"the control service at {target} does not answer in time")
@@ -59,3 +101,7 @@ def mesh_error(error: grpc.aio.AioRpcError, target: str) -> MeshError:
             f"{target} answers, but is no control service (does --control or MESH_CONTROL name another server?)"
         )
     return UnreachableError(f"the control service at {target} failed with {code.name}{details and ': ' + details}")
+
+
+def _by_tls() -> str:
+    return f" over TLS ({CA_VARIABLE} and its kin are set)" if any(client_tls()) else ""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from mypy_extensions import mypyc_attr
 
 from mesh.clock import Clock
+from mesh.resilience import outcome
 from mesh.resilience.outcome import is_failure
 from proxy.call.call import Call, Metadata
 from proxy.call.limits import Limits
@@ -18,6 +19,9 @@ from proxy.call.pipeline import Pipeline
 from proxy.call.reason import Reason, Reject
 from proxy.routing.table import EMPTY, RouteTable
 from proxy.upstream.endpoint import Endpoint
+
+# So much of the path of a request that is no gRPC is noted.
+MAX_PATH = 256
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)  # tests count what passes here
@@ -47,6 +51,17 @@ class Dispatcher:
             self._set_out(call)
         self.in_flight += 1
         return call
+
+    def note_no_grpc(self, listener: str, fields: Mapping[bytes, bytes], peer: str, http_status: bytes) -> None:
+        """Note, in the log and the metrics, a request that is no gRPC; the engine answers it with an HTTP status."""
+        call = self.begin(listener, b"", (), peer)
+        call.method = fields.get(b":path", b"")[:MAX_PATH]
+        call.pipeline = self.local
+        self.local.on_request(call)
+        got = [fields.get(name, b"")[:64].decode("ascii", "replace") for name in (b":method", b"content-type")]
+        what = " of ".join(filter(None, got))
+        call.finish(outcome.UNKNOWN, f"answered with HTTP {http_status.decode()}: {what} is no gRPC", Reason.NO_GRPC)
+        self.end(call)
 
     def admit(self, call: Call) -> bytes:
         """Run the pipeline's way in; raises Reject when the call is answered here. Not for an async pipeline.

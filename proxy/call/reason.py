@@ -23,6 +23,8 @@ class Reason(enum.Enum):
     MESSAGE_TOO_LARGE = ("message_too_large", outcome.RESOURCE_EXHAUSTED)
     RATE_LIMITED = ("rate_limited", outcome.RESOURCE_EXHAUSTED)
     OVERLOADED = ("overloaded", outcome.UNAVAILABLE)
+    # Answered with an HTTP status (405, 415) and no gRPC status: in the log and the metrics only.
+    NO_GRPC = ("no_grpc", outcome.UNKNOWN)
     DRAINING = ("draining", outcome.UNAVAILABLE)
     INTERNAL = ("internal", outcome.INTERNAL)
 

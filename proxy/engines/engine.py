@@ -9,9 +9,9 @@ from typing import Protocol
 
 import grpc
 
+from mesh.tls.identity import Identity
 from proxy.call.limits import Limits
 from proxy.engines.options import Protection
-from proxy.tls.identity import Identity
 from proxy.upstream.endpoint import Endpoint
 
 PUBLIC = "public"

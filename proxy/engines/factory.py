@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 
+from mesh.tls.identity import Identity
 from proxy.call.dispatch import Dispatcher
 from proxy.engines.aio.engine import AioEngine
 from proxy.engines.engine import Engine
 from proxy.engines.options import PoolOptions, Protection, without_effect
-from proxy.tls.identity import Identity
 
 AUTO = "auto"
 WIRE = "wire"

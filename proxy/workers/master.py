@@ -16,12 +16,12 @@ from typing import Any
 
 from mesh.errors import MeshError
 from mesh.runtime import Process
+from mesh.tls.identity import Tls
 from proxy.admin.access_log import check_access_log
 from proxy.admin.http import serve_admin
 from proxy.engines.engine import INTERNAL, PUBLIC
 from proxy.engines.factory import prove_engine, takes_sockets
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
-from proxy.tls.identity import Tls
 from proxy.workers.admin import master_app
 from proxy.workers.numbers import Numbers, Source
 from proxy.workers.place import Place

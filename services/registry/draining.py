@@ -28,6 +28,7 @@ from mesh.api.registry.v1 import (
     Waiting,
 )
 from mesh.clock import Clock
+from mesh.discovery.channel import instance_channel
 from services.registry import peers, records
 from services.registry.errors import UnknownInstanceError
 from services.registry.live import Live
@@ -168,7 +169,7 @@ class Drains:
         answer = AwaitAcknowledgedResponse(
             waiting=[Waiting(watcher=peer.instance_id, cause=WAITING_CAUSE_CONTROL)], waiting_count=1
         )
-        async with grpc.aio.insecure_channel(peer.endpoints[0]) as channel:
+        async with instance_channel(peer.endpoints[0], peer.metadata) as channel:
             stub = RegistryStub(channel)
             while (left := until - self._clock.now()) > 0:
                 seconds = min(left, PROGRESS_SECONDS)

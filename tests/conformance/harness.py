@@ -17,6 +17,7 @@ from mesh.clock import Clock, SystemClock
 from mesh.discovery.model import Directory, Instance, Service
 from mesh.resilience.breaker import BreakerOptions
 from mesh.resilience.policy import RoutePolicy
+from mesh.tls.identity import Tls
 from proxy.admin import health
 from proxy.admin.state import MeshState
 from proxy.call.call import Call
@@ -29,7 +30,6 @@ from proxy.engines.options import Protection
 from proxy.engines.wire.engine import WireEngine
 from proxy.policy.document import read
 from proxy.stack import Stack, StackOptions
-from proxy.tls.identity import Tls
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.plan import Plans
 from tests.conformance.h2_peer import HANG_SECONDS

@@ -100,3 +100,29 @@ async def test_watchers_do_not_hold_up_the_drain(engine: str) -> None:
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
         record = await edge.call_record()
         assert (record.status, record.reason) == (outcome.UNAVAILABLE, Reason.DRAINING)
+
+
+@pytest.mark.parametrize(
+    ("method", "content_type", "status", "said"),
+    [
+        (b"GET", b"", 405, "answered with HTTP 405: GET is no gRPC"),
+        (b"POST", b"application/json", 415, "answered with HTTP 415: POST of application/json is no gRPC"),
+    ],
+)
+async def test_what_is_no_grpc_is_noted(
+    engine: str, method: bytes, content_type: bytes, status: int, said: str
+) -> None:
+    async with run_edge(engine) as edge, h2_connect(edge.public) as client:
+        headers = [
+            (b":method", method),
+            (b":scheme", b"http"),
+            (b":path", b"/" + b"a" * 500),
+            (b":authority", b"e.test"),
+        ]
+        given = [(b"content-type", content_type)] if content_type else []
+        reply = await client.reply(client.start([*headers, *given], end=True))
+        assert dict(reply.headers)[b":status"] == b"%d" % status
+        record = await edge.call_record()
+        assert (record.status, record.reason, record.message) == (outcome.UNKNOWN, Reason.NO_GRPC, said)
+        assert record.method == b"/" + b"a" * 255
+        assert edge.stack.metrics.calls_total == 1

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mesh.resilience import outcome
+from mesh.tls.identity import Tls
+from mesh.tls.options import ListenerTls, UpstreamTls
 from proxy.engines.engine import PUBLIC
-from proxy.tls.identity import Tls
-from proxy.tls.options import ListenerTls, UpstreamTls
 from tests.certificates import Authority
 from tests.conformance import node
 from tests.conformance.grpc_upstream import GrpcUpstream

@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from mesh.errors import StartError, UsageError
+from mesh.tls.identity import Identity, Tls
+from mesh.tls.options import OPTIONAL, ListenerTls, UpstreamTls
 from proxy.engines.engine import PUBLIC
-from proxy.tls.identity import Identity, Tls
-from proxy.tls.options import OPTIONAL, ListenerTls, UpstreamTls
 from tests.certificates import Authority, Pair
 from tests.conformance import grpc_upstream
 from tests.conformance.grpc_upstream import GrpcUpstream
@@ -117,17 +117,19 @@ async def test_a_client_must_show_its_certificate(engine: str, authority: Author
 async def test_a_client_may_show_its_certificate(engine: str, authority: Authority, tmp_path: Path) -> None:
     clients = Authority("clients")
     tls = listening(tmp_path, authority.sign(names=(LOCAL,)), client_ca=clients, client_auth=OPTIONAL)
-    if engine == "aio":
-        with pytest.raises(UsageError, match="choose --engine wire"):
-            async with run_edge(engine, tls=tls):
-                pass
-        return
     async with GrpcUpstream(grpc_upstream.echo).serve() as upstream, run_edge(engine, tls=tls) as edge:
         edge.register(upstream.address)
         for own in (None, clients.sign("orders")):
             async with connect(edge.public, credentials=trusting(authority, own)) as channel:
                 assert await unary(channel)(b"hello") == b"hello"
         assert [record.peer_identity for record in await edge.settled()] == ["", "orders"]
+
+
+async def test_the_aio_engine_refuses_optional_certificates(authority: Authority, tmp_path: Path) -> None:
+    tls = listening(tmp_path, authority.sign(names=(LOCAL,)), client_ca=Authority("clients"), client_auth=OPTIONAL)
+    with pytest.raises(UsageError, match="choose --engine wire"):
+        async with run_edge("aio", tls=tls):
+            pass
 
 
 async def test_plaintext_gets_no_answer(engine: str, authority: Authority, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mesh.api.edge.v1 import (
 )
 from mesh.api.registry.v1 import Instance, ListRequest, RegistryStub, Service
 from mesh.cli.supervisor.ready import dialable
-from mesh.discovery.channel import control_channel, mesh_error
+from mesh.discovery.channel import control_channel, instance_channel, mesh_error
 from mesh.edge import EDGE_SERVICE
 from mesh.errors import UnreachableError
 
@@ -56,10 +56,8 @@ async def collect(control: str) -> Overview:
 
     """
     revision, services, instances = await listed(control)
-    addresses = {
-        instance.instance_id: instance.endpoints[0] for instance in instances if instance.service == EDGE_SERVICE
-    }
-    edges = await asyncio.gather(*(_edge(*known) for known in sorted(addresses.items())))
+    known = sorted((one for one in instances if one.service == EDGE_SERVICE), key=lambda one: one.instance_id)
+    edges = await asyncio.gather(*map(_edge, known))
     return Overview(revision, services, instances, edges)
 
 
@@ -95,8 +93,9 @@ async def _listed_at(control: str, service: str) -> tuple[int, list[Service], li
             raise mesh_error(error, control) from error
 
 
-async def _edge(instance_id: str, address: str) -> EdgeView:
-    async with grpc.aio.insecure_channel(dialable(address)) as channel:
+async def _edge(instance: Instance) -> EdgeView:
+    instance_id, address = instance.instance_id, instance.endpoints[0]
+    async with instance_channel(dialable(address), instance.metadata) as channel:
         edge = EdgeStub(channel)
         try:
             info = await edge.GetInfo(GetInfoRequest(), timeout=EDGE_TIMEOUT)

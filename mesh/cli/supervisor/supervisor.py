@@ -80,7 +80,8 @@ class Supervisor:
         service = plan.DEMO_PUBLIC_SERVICE if instances else ""
         # Whether its certificates are good for the clients outside is not ours to tell.
         public = internal if self._options.edge.public_tls.enabled else edge.addresses["public"]
-        await unless(serving(public, internal, instances, service), stop.wait())
+        workers = self._options.edge.workers
+        await unless(serving(public, internal, instances, service, workers=workers), stop.wait())
 
     async def _stop(self) -> None:
         for stage in reversed(self.stages):

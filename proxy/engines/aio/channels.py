@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import grpc
 
+from mesh.tls.credentials import channel_credentials
+from mesh.tls.identity import Identity
+from mesh.tls.material import Material
+from mesh.tls.options import UpstreamTls
 from proxy.call.limits import Limits
-from proxy.engines.aio.credentials import channel_credentials
 from proxy.engines.options import PoolOptions, milliseconds
-from proxy.tls.identity import Identity
-from proxy.tls.material import Material
-from proxy.tls.options import UpstreamTls
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.tls import server_name
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from mesh.listening import cannot_listen, prove_free
+from mesh.tls.identity import Identity
 from proxy.call.dispatch import Dispatcher
 from proxy.call.limits import Limits
 from proxy.engines.aio.channels import FLOW_CONTROL, Channels
@@ -18,7 +19,6 @@ from proxy.engines.aio.forward import Drain, Forwarder, Peers
 from proxy.engines.aio.local import LocalCalls
 from proxy.engines.engine import Listener
 from proxy.engines.options import PoolOptions, Protection, milliseconds
-from proxy.tls.identity import Identity
 from proxy.upstream.endpoint import Endpoint
 
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"

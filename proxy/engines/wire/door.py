@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mesh.listening import cannot_listen
+from mesh.tls.material import Material
 from proxy.engines.engine import Listener
 from proxy.engines.wire.session import Session
-from proxy.tls.material import Material
 
 if TYPE_CHECKING:
     from proxy.engines.wire.engine import WireEngine

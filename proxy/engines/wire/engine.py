@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
+from mesh.tls.identity import Identity
+from mesh.tls.options import UpstreamTls
 from proxy.call.dispatch import Dispatcher
 from proxy.call.limits import Limits
 from proxy.engines.engine import Listener
@@ -22,8 +24,6 @@ from proxy.engines.wire.session import Session, session_handlers
 from proxy.engines.wire.transport import Turns
 from proxy.engines.wire.upstream import upstream_handlers
 from proxy.engines.wire.wheel import TICK_SECONDS, Wheel
-from proxy.tls.identity import Identity
-from proxy.tls.options import UpstreamTls
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.tls import server_name
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from mesh.tls.material import ALPN
 from proxy.engines.options import PoolOptions
 from proxy.engines.wire import endings
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.upstream import Upstream
-from proxy.tls.material import ALPN
 from proxy.upstream.retry import Failure
 
 if TYPE_CHECKING:

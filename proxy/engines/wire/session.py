@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from mesh.tls.material import ALPN
 from proxy.engines.wire import endings
 from proxy.engines.wire.credit import EARLY, GROWN_REPLY_WINDOW, Budget
 from proxy.engines.wire.exchange import REPLAY_BYTES, Exchange
@@ -22,7 +23,6 @@ from proxy.engines.wire.joining import Joined
 from proxy.engines.wire.peer import peer_name
 from proxy.engines.wire.protection import Conduct
 from proxy.engines.wire.transport import OVER, Connection, Handlers
-from proxy.tls.material import ALPN
 from proxy.tls.peer import identity_of
 
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ class Session(Connection):
         stream_id, headers = event.stream_id, event.headers
         fields = dict(headers)
         if fields[b":method"] != b"POST":
-            self._no_grpc(stream_id, _METHOD_NOT_ALLOWED, ended=event.end_stream)
+            self._no_grpc(event, fields, _METHOD_NOT_ALLOWED)
             return
         if not fields.get(b"content-type", b"").startswith(b"application/grpc"):
-            self._no_grpc(stream_id, _UNSUPPORTED_MEDIA_TYPE, ended=event.end_stream)
+            self._no_grpc(event, fields, _UNSUPPORTED_MEDIA_TYPE)
             return
         # The library lets pseudo headers come first only, and each once.
         authority = fields.get(_AUTHORITY)
@@ -326,10 +326,11 @@ class Session(Connection):
             endings.drained(exchange)
         self.die(None, NO_ERROR)
 
-    def _no_grpc(self, stream_id: int, answer: tuple[Header, ...], *, ended: bool) -> None:
-        self.h2.send_response(stream_id, answer, end_stream=True)
-        if not ended:
-            self._cut_off[stream_id] = CANCEL
+    def _no_grpc(self, event: HeadersEvent, fields: dict[bytes, bytes], answer: tuple[Header, ...]) -> None:
+        self.engine.dispatcher.note_no_grpc(self.listener, fields, self.peer, answer[0][1])
+        self.h2.send_response(event.stream_id, answer, end_stream=True)
+        if not event.end_stream:
+            self._cut_off[event.stream_id] = CANCEL
         self.mark()
 
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable, Mapping
 
 from mesh.errors import StartError
-from proxy.tls.material import Material, load_listener, load_upstream
-from proxy.tls.options import ListenerTls, UpstreamTls
+from mesh.tls.material import Material, load_listener, load_upstream
+from mesh.tls.options import ListenerTls, UpstreamTls
 
 POLL_SECONDS = 1.0
 
@@ -70,6 +70,12 @@ class Identity:
         for changed in tuple(self.on_change):
             changed(material)
 
+    async def watch(self) -> None:
+        """Look at the files for ever."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            self.check()
+
     def _load(self) -> Material:
         options = self.options
         return load_listener(options) if isinstance(options, ListenerTls) else load_upstream(options)
@@ -105,7 +111,4 @@ class Tls:
 
     async def watch(self) -> None:
         """Look at the files for ever."""
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            for identity in self.identities:
-                identity.check()
+        await asyncio.gather(*(identity.watch() for identity in self.identities))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.errors import StartError
-from proxy.tls.options import REQUIRE, ListenerTls, UpstreamTls
-from proxy.tls.validity import not_after
+from mesh.tls.options import REQUIRE, ListenerTls, UpstreamTls
+from mesh.tls.validity import not_after
 
 ALPN = "h2"
 

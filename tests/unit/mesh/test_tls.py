@@ -9,10 +9,10 @@ from mesh.cli.tls import with_tables
 from mesh.discovery.model import Instance
 from mesh.errors import UsageError
 from mesh.resilience.breaker import Breaker, BreakerOptions
+from mesh.tls.options import ListenerTls, UpstreamTls
+from mesh.tls.validity import not_after
 from proxy.options import EdgeOptions, load_config
-from proxy.tls.options import ListenerTls, UpstreamTls
 from proxy.tls.peer import identity_in, identity_of
-from proxy.tls.validity import not_after
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.tls import server_name
 from tests.certificates import Authority
@@ -84,7 +84,7 @@ def test_options_go_before_the_file_key_by_key(tmp_path: Path) -> None:
 
 
 def test_a_listener_resumes_no_session(tmp_path: Path) -> None:
-    from proxy.tls.material import load_listener
+    from mesh.tls.material import load_listener
 
     context = load_listener(ListenerTls(*Authority().sign().write(tmp_path, "edge"))).context
     assert context.num_tickets == 0
