@@ -135,8 +135,6 @@ async def run_control(options: ControlOptions, process: Process) -> None:
                 process.ready({"control": address, **({"http": metrics.http} if metrics.http else {})})
                 await process.stop.wait()
         finally:
-            # Else what is frozen is never freed, and DuckDB's module complains of that at the end of the process.
-            gc.unfreeze()
             await host.stop(options.grace)
 
 
