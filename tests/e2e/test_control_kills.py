@@ -1,20 +1,29 @@
-"""kill -9 of the control process, again and again, under every kind of write that the registry knows.
+"""kill -9 of the control process, again and again, under every kind of write that registry and configuration know.
 
-12 rounds by default, for the sake of time; `MESH_KILL_ROUNDS=50` makes them 50 (about a minute).
+6 rounds by default, for the sake of time; `MESH_KILL_ROUNDS=50` makes them 50 (some minutes). An edge follows all the
+while; how long after each return it had what was registered then is printed (`pytest -s`), not judged: a test may run
+on a busy machine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import json
 import os
 import random
+import sys
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from mesh.api.config import v1 as config
+from mesh.api.edge.v1 import EdgeStub, GetInfoRequest
 from mesh.api.registry.v1 import (
     LEASE_STATE_LIVE,
     REMOVAL_CAUSE_DEREGISTERED,
@@ -23,10 +32,10 @@ from mesh.api.registry.v1 import (
     ListRequest,
     UpdateRequest,
 )
-from tests.e2e.registry_harness import PATIENCE, control_process, registry_stub, running
+from tests.e2e.registry_harness import PATIENCE, ROOT, control_process, registry_stub, running
 from tests.e2e.test_registry_crash import Follower, registration
 
-ROUNDS = int(os.environ.get("MESH_KILL_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("MESH_KILL_ROUNDS", "6"))
 WRITERS = 8
 WATCHERS = 3
 
@@ -79,23 +88,103 @@ class Fleet:
         self._grown.set()
 
 
-@pytest.mark.timeout(60 + 6 * ROUNDS)
+class Documents:
+    """A configuration that changes, and what of it was acknowledged."""
+
+    def __init__(self) -> None:
+        # By release: the number in its document.
+        self.releases: dict[int, int] = {}
+
+    async def run(self, stub: Any) -> None:
+        for number in itertools.count(1):
+            put = config.PutRequest(application="shop", text=f"n: {number}", author="test")
+            publish = config.PublishRequest(application="shop", author="test", comment=str(number))
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await stub.Put(put, timeout=PATIENCE)
+                release = (await stub.Publish(publish, timeout=PATIENCE)).release.number
+                self.releases[release] = number
+            await asyncio.sleep(0.02)
+
+    async def check(self, stub: Any) -> None:
+        """Every release that was acknowledged is there, as it was published, and there is none too many."""
+        for release, number in self.releases.items():
+            asked = config.GetEffectiveRequest(application="shop", release=release)
+            content = json.loads((await stub.GetEffective(asked, wait_for_ready=True)).effective.content_json)
+            assert content["n"] == number
+        last = (await stub.History(config.HistoryRequest(application="shop", limit=1))).releases[0].number
+        assert last >= max(self.releases)
+
+
+class EdgeProcess:
+    """A real edge, and how far it is."""
+
+    def __init__(self, process: asyncio.subprocess.Process, stub: Any) -> None:
+        self._process = process
+        self._stub = stub
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def following(cls, control: str, state: Path) -> AsyncIterator[EdgeProcess]:
+        where = [text for name in ("public", "internal", "admin") for text in (f"--{name}", "127.0.0.1:0")]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mesh.cli", "edge", "--control", control, *where),
+            *("--access-log", "off", "--state", str(state), "--grace", "0", "--json"),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        assert process.stdout is not None
+        try:
+            addresses = json.loads(await asyncio.wait_for(process.stdout.readline(), PATIENCE))
+            async with grpc.aio.insecure_channel(addresses["internal"]) as channel:
+                yield cls(process, EdgeStub(channel))
+        finally:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), PATIENCE)
+
+    async def reached(self, revision: int) -> float:
+        """Wait until its routes are those of `revision`, and return the seconds that took."""
+        began = time.monotonic()
+        async with asyncio.timeout(PATIENCE):
+            while (await self._stub.GetInfo(GetInfoRequest())).registry_revision < revision:
+                await asyncio.sleep(0.01)
+        return time.monotonic() - began
+
+
+@pytest.mark.timeout(120 + 8 * ROUNDS)
 async def test_nothing_acknowledged_is_lost_however_often_it_is_killed(tmp_path: Path) -> None:
     dice = random.Random(1)
     fleet = Fleet()
-    async with control_process(tmp_path) as control, registry_stub(control) as stub:
+    documents, late = Documents(), list[float]()
+    async with (
+        control_process(tmp_path) as control,
+        registry_stub(control) as stub,
+        control.channel() as channel,
+        EdgeProcess.following(control.address, tmp_path / "edge") as edge,
+    ):
+        configuration: Any = config.ConfigStub(channel)
         followers = [Follower(control) for _ in range(WATCHERS)]
         async with running(*(follower.run() for follower in followers)):
             for follower in followers:
                 await follower.reached(1)
-            async with running(*(fleet.run(stub, writer) for writer in range(WRITERS))):
-                for _ in range(ROUNDS):
+            writers = (fleet.run(stub, writer) for writer in range(WRITERS))
+            async with running(*writers, documents.run(configuration)):
+                for number in range(ROUNDS):
                     await fleet.acknowledged(dice.randrange(1, 60))
                     await control.kill()
                     await control.start()
+                    began = time.monotonic()
+                    marked = await stub.Register(
+                        registration(f"m{number}", 3600), timeout=PATIENCE, wait_for_ready=True
+                    )
+                    await edge.reached(marked.header.revision)
+                    late.append(time.monotonic() - began)
                 await fleet.acknowledged(1)
             # Those that were under way may still come to their end: wait until what is listed is what was watched.
             page = await stub.List(ListRequest(limit=5000), wait_for_ready=True)
+            await edge.reached(page.header.revision)
+            await documents.check(configuration)
             for follower in followers:
                 await follower.reached(page.header.revision)
         listed = {instance.instance_id: instance for instance in page.instances}
@@ -108,11 +197,18 @@ async def test_nothing_acknowledged_is_lost_however_often_it_is_killed(tmp_path:
     for follower in followers:
         assert follower.snapshots() == 1, "it had to begin anew"
         revisions = follower.revisions()
-        # Each once, in order, none left out; what was acknowledged is among them.
+        # Each once, in order; what was acknowledged is among them. (Revisions of the configuration are between.)
         first = follower.responses[0].header.revision
-        assert revisions == list(range(first + 1, revisions[-1] + 1))
+        assert revisions == sorted(set(revisions))
         assert fleet.revisions <= set(revisions) | set(range(first + 1))
-        removed = follower.removals()
+        common = min(len(revisions), len(followers[0].revisions()))
+        assert revisions[-common:] == followers[0].revisions()[-common:]
+        removed = [one for one in follower.removals() if one[0].startswith("w")]
         assert {cause for _, cause in removed} <= {REMOVAL_CAUSE_DEREGISTERED}
         assert fleet.left <= {instance_id for instance_id, _ in removed}
         assert len(removed) == len({instance_id for instance_id, _ in removed})
+    late.sort()
+    print(  # noqa: T201 - what it must show
+        f"\n{ROUNDS} kills, {len(fleet.revisions)} registry writes and {len(documents.releases)} releases "
+        f"acknowledged; the edge was up to date after p50 {late[len(late) // 2]:.2f} s, max {late[-1]:.2f} s"
+    )
