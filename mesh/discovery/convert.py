@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mesh.api.registry import v1
 from mesh.discovery.model import Check, Directory, Health, Instance, Service
 
@@ -109,14 +111,17 @@ def advance(directory: Directory, response: v1.WatchResponse) -> Directory:
             instances={instance.key: instance for instance in instances},
         )
     if update == "changes":
-        return _changed(directory, response.changes, cluster_id, revision)
+        return _changed(directory, response.changes.changes, cluster_id, revision)
+    if update == "batch":
+        changes = (change for one in response.batch.revisions for change in one.changes.changes)
+        return _changed(directory, changes, cluster_id, revision)
     # Nothing changed, but the place to resume from.
     return Directory(cluster_id, revision, directory.services, directory.instances)
 
 
-def _changed(directory: Directory, changes: v1.Changes, cluster_id: str, revision: int) -> Directory:
+def _changed(directory: Directory, changes: Iterable[v1.Change], cluster_id: str, revision: int) -> Directory:
     services, instances = dict(directory.services), dict(directory.instances)
-    for change in changes.changes:
+    for change in changes:
         match change.WhichOneof("change"):
             case "instance":
                 instance = instance_from_proto(change.instance)

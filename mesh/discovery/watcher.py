@@ -111,7 +111,7 @@ class RegistryWatcher:
             self._follows = True
 
     async def _follow(self, stub: RegistryAsyncStub) -> None:
-        request = WatchRequest(service=self._service, watcher=self._name)
+        request = WatchRequest(service=self._service, watcher=self._name, accepts_batches=True)
         if self._said.cluster_id:
             request.start_revision = self._said.revision + 1
             request.cluster_id = self._said.cluster_id

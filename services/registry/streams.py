@@ -45,7 +45,7 @@ class Streams:
         if watching.same_cluster(request.cluster_id):
             watcher.acknowledged = max(0, request.start_revision - 1)
         watching.watchers.join(watcher)
-        updates = watching.watch(service, request.start_revision, request.cluster_id)
+        updates = watching.watch(service, request.start_revision, request.cluster_id, batches=request.accepts_batches)
         reader = _Acknowledgements(watching, watcher, context) if can_acknowledge else None
         try:
             async with contextlib.aclosing(updates):

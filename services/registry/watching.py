@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
-from mesh.api.registry.v1 import HEALTH_DRAINING, Header, Instance, Progress, WatchResponse
+from mesh.api.registry import v1
+from mesh.api.registry.v1 import HEALTH_DRAINING, Changes, Header, Instance, Progress, WatchResponse
 from mesh.clock import Clock
 from services.registry.live import Live
 from services.registry.view import Revision
@@ -47,7 +48,7 @@ class Watching:
         self._clock = clock
         self._interval = interval
         self.watchers = Watchers()
-        self._encoded: dict[tuple[int, str], Message | None] = {}
+        self._encoded: dict[tuple[int, int, str], Message | None] = {}
         # Replaced whenever there may be something to say: one event for all, not a timer for each.
         self._wake = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
@@ -71,8 +72,13 @@ class Watching:
         """Tell whether revisions that go with `cluster_id` are of this history."""
         return cluster_id == self._cluster_id
 
-    async def watch(self, service: str, start_revision: int, cluster_id: str) -> AsyncGenerator[Message, None]:
-        """Yield a snapshot unless the changes from `start_revision` on are kept, then every change, without end."""
+    async def watch(
+        self, service: str, start_revision: int, cluster_id: str, *, batches: bool = False
+    ) -> AsyncGenerator[Message, None]:
+        """Yield a snapshot unless the changes from `start_revision` on are kept, then every change, without end.
+
+        With `batches` the revisions that a watcher is behind come in one message.
+        """
         now = self._clock.now
         seen: int | None = None
         resumes = start_revision > 0 and self.same_cluster(cluster_id)
@@ -92,8 +98,8 @@ class Watching:
                 continue
             # Not more at once: what a slow watcher is behind with must be forgotten when its time has come.
             end = view.revision if len(kept) < AT_ONCE else kept[-1].revision
-            for revision in kept:
-                message = self._message(revision, service)
+            for some in (kept,) if batches and len(kept) > 1 else ([revision] for revision in kept):
+                message = self._message(some, service)
                 if message is not None:
                     yield message
                     spoke = now()
@@ -118,16 +124,22 @@ class Watching:
         leaving = _any_drains(snapshot.instances)
         return Message(WatchResponse(header=self._header(revision), snapshot=snapshot, acknowledge=leaving))
 
-    def _message(self, revision: Revision, service: str) -> Message | None:
-        """Return the message about a revision, the same one for all who watch `service`; None if it is not touched."""
-        key = (revision.revision, service)
+    def _message(self, revisions: Sequence[Revision], service: str) -> Message | None:
+        """Return the message about revisions, the same one for all who watch `service`; None if none touches it."""
+        key = (revisions[0].revision, revisions[-1].revision, service)
         if key in self._encoded:
             return self._encoded[key]
-        changes, message = revision.of(service), None
-        if changes is not None:
-            leaving = _any_drains(change.instance for change in changes.changes if change.HasField("instance"))
-            header = self._header(revision.revision)
-            message = Message(WatchResponse(header=header, changes=changes, acknowledge=leaving))
+        told = [(one.revision, changes) for one in revisions if (changes := one.of(service)) is not None]
+        message = None
+        if told:
+            leaving = any(_any_drains(_instances(changes)) for _, changes in told)
+            response = WatchResponse(header=self._header(told[-1][0]), acknowledge=leaving)
+            if len(told) == 1:
+                response.changes.CopyFrom(told[0][1])
+            else:
+                made = (v1.Revision(revision=revision, changes=changes) for revision, changes in told)
+                response.batch.revisions.extend(made)
+            message = Message(response)
         while len(self._encoded) >= MAX_ENCODED:
             del self._encoded[next(iter(self._encoded))]
         self._encoded[key] = message
@@ -145,6 +157,10 @@ class Watching:
             await asyncio.sleep(min(LOOK_INTERVAL, self._interval))
             self.cut_slow()
             self._rouse()
+
+
+def _instances(changes: Changes) -> Iterable[Instance]:
+    return (change.instance for change in changes.changes if change.HasField("instance"))
 
 
 def _any_drains(instances: Iterable[Instance]) -> bool:

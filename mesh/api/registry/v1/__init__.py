@@ -3,6 +3,7 @@
 from .registry_pb2 import Acknowledgement as Acknowledgement
 from .registry_pb2 import AwaitAcknowledgedRequest as AwaitAcknowledgedRequest
 from .registry_pb2 import AwaitAcknowledgedResponse as AwaitAcknowledgedResponse
+from .registry_pb2 import Batch as Batch
 from .registry_pb2 import Change as Change
 from .registry_pb2 import Changes as Changes
 from .registry_pb2 import DeregisterRequest as DeregisterRequest
@@ -53,6 +54,7 @@ from .registry_pb2 import RegisterRequest as RegisterRequest
 from .registry_pb2 import RegisterResponse as RegisterResponse
 from .registry_pb2 import Removal as Removal
 from .registry_pb2 import RemovalCause as RemovalCause
+from .registry_pb2 import Revision as Revision
 from .registry_pb2 import Service as Service
 from .registry_pb2 import Snapshot as Snapshot
 from .registry_pb2 import UpdateRequest as UpdateRequest

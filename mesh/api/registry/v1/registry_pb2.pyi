@@ -891,6 +891,7 @@ class WatchRequest(_message.Message):
     START_REVISION_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     WATCHER_FIELD_NUMBER: _builtins.int
+    ACCEPTS_BATCHES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Only this service; empty is all."""
     start_revision: _builtins.int
@@ -899,6 +900,8 @@ class WatchRequest(_message.Message):
     """The cluster_id that start_revision belongs to: with another one the watch begins with a snapshot."""
     watcher: _builtins.str
     """Who watches, for people: at most 128 characters. Drains name it while they wait for it."""
+    accepts_batches: _builtins.bool
+    """Several revisions may come in one message, as a `batch`, when there are several to tell."""
     def __init__(
         self,
         *,
@@ -906,10 +909,11 @@ class WatchRequest(_message.Message):
         start_revision: _builtins.int = ...,
         cluster_id: _builtins.str = ...,
         watcher: _builtins.str = ...,
+        accepts_batches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "service", b"service", "start_revision", b"start_revision", "watcher", b"watcher"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_batches", b"accepts_batches", "cluster_id", b"cluster_id", "service", b"service", "start_revision", b"start_revision", "watcher", b"watcher"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -970,6 +974,7 @@ class WatchResponse(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
     acknowledge: _builtins.bool
     """A drain waits until this is in force: with Follow, acknowledge header.revision then."""
@@ -983,6 +988,10 @@ class WatchResponse(_message.Message):
     def progress(self) -> Global___Progress:
         """Nothing changed up to header.revision; sent now and then so that a resume point stays fresh."""
 
+    @_builtins.property
+    def batch(self) -> Global___Batch:
+        """Only for those that accept it; header.revision is that of the last one."""
+
     def __init__(
         self,
         *,
@@ -990,13 +999,14 @@ class WatchResponse(_message.Message):
         snapshot: Global___Snapshot | None = ...,
         changes: Global___Changes | None = ...,
         progress: Global___Progress | None = ...,
+        batch: Global___Batch | None = ...,
         acknowledge: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "header", b"header", "progress", b"progress", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "changes", b"changes", "header", b"header", "progress", b"progress", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "changes", b"changes", "header", b"header", "progress", b"progress", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "batch", b"batch", "changes", b"changes", "header", b"header", "progress", b"progress", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "changes", "progress"]  # noqa: Y015
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "changes", "progress", "batch"]  # noqa: Y015
     _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
 
@@ -1053,6 +1063,51 @@ class Changes(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Changes: _TypeAlias = Changes  # noqa: Y015
+
+@_typing.final
+class Batch(_message.Message):
+    """Batch is several revisions, each with its changes, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Revision]: ...
+    def __init__(
+        self,
+        *,
+        revisions: _abc.Iterable[Global___Revision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Batch: _TypeAlias = Batch  # noqa: Y015
+
+@_typing.final
+class Revision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def changes(self) -> Global___Changes: ...
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        changes: Global___Changes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Revision: _TypeAlias = Revision  # noqa: Y015
 
 @_typing.final
 class Change(_message.Message):

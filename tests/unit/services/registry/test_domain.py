@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -238,6 +239,22 @@ async def test_a_watch_resumes_without_loss_or_repetition_even_after_a_restart(w
     async with watching(world, start=6) as following:  # nothing missed: what comes next comes first
         await world.register("f")
         assert what(await following()) == ["+f"]
+
+
+async def test_what_a_watcher_is_behind_with_comes_in_one_message_if_it_likes(world: World) -> None:
+    for instance_id in "abc":
+        await world.register(instance_id)
+    await world.register("x", service="payments")
+    await world.register("d")
+    cluster_id = world.registry.header.cluster_id
+    async with contextlib.aclosing(world.registry.watching.watch("orders", 2, cluster_id, batches=True)) as watch:
+        response = WatchResponse.FromString((await asyncio.wait_for(anext(watch), 20)).data)
+        assert response.header.revision == 5
+        told = [(one.revision, one.changes.changes[0].instance.instance_id) for one in response.batch.revisions]
+        assert told == [(2, "b"), (3, "c"), (5, "d")]
+        await world.register("e")
+        alone = WatchResponse.FromString((await asyncio.wait_for(anext(watch), 20)).data)
+        assert what(alone) == ["+e"]
 
 
 @pytest.mark.parametrize("when", ["before the start", "while away"])
