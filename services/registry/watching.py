@@ -24,6 +24,10 @@ LOOK_INTERVAL = 1.0
 MAX_WRITE_SECONDS = 30.0
 # Messages that are kept for others who want the same ones: watchers of all, and of some services.
 MAX_ENCODED = 512
+# Telling everyone costs about so many seconds for each watcher. The next time comes at least as long after the last
+# one as that cost, at most MAX_GAP: bursts are told in batches, and leave the process half of its time.
+WATCHER_SECONDS = 50e-6
+MAX_GAP = 0.05
 # Revisions that a watcher holds while it goes through them.
 AT_ONCE = 64
 
@@ -51,6 +55,8 @@ class Watching:
         self._encoded: dict[tuple[int, int, str], Message | None] = {}
         # Replaced whenever there may be something to say: one event for all, not a timer for each.
         self._wake = asyncio.Event()
+        self._woken = 0.0
+        self._roused: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Watching:
@@ -61,6 +67,8 @@ class Watching:
     async def __aexit__(self, *_: object) -> None:
         assert self._looking is not None
         self._looking.cancel()
+        if self._roused is not None:
+            self._roused.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._looking
 
@@ -107,8 +115,8 @@ class Watching:
             if now() >= spoke + self._interval:
                 yield Message(WatchResponse(header=self._header(seen), progress=Progress()))
                 spoke = now()
-            if seen == self._live.view.revision and view is self._live.view:
-                await wake.wait()
+            if len(kept) < AT_ONCE:
+                await wake.wait()  # set already if anything has been told since
 
     def cut_slow(self) -> None:
         """End the watchers that have not taken a message for too long."""
@@ -149,6 +157,19 @@ class Watching:
         return Header(cluster_id=self._cluster_id, revision=revision)
 
     def _rouse(self) -> None:
+        """Wake all watchers now, or soon if they have just been woken."""
+        if self._roused is not None:
+            return
+        loop = asyncio.get_running_loop()
+        gap = min(MAX_GAP, len(self.watchers) * WATCHER_SECONDS)
+        if loop.time() >= self._woken + gap:
+            self._wake_all()
+        else:
+            self._roused = loop.call_at(self._woken + gap, self._wake_all)
+
+    def _wake_all(self) -> None:
+        self._roused = None
+        self._woken = asyncio.get_running_loop().time()
         self._wake.set()
         self._wake = asyncio.Event()
 

@@ -102,9 +102,9 @@ async def test_a_client_that_leaves_ends_its_stream(host: Host, channel: grpc.ai
     ended = asyncio.Event()
     real = registry.watching.watch
 
-    async def noticed(*args: Any) -> Any:
+    async def noticed(*args: Any, **options: Any) -> Any:
         try:
-            async with contextlib.aclosing(real(*args)) as updates:
+            async with contextlib.aclosing(real(*args, **options)) as updates:
                 async for update in updates:
                     yield update
         finally:
