@@ -110,7 +110,7 @@ async def test_a_client_that_leaves_ends_its_stream(host: Host, channel: grpc.ai
         finally:
             ended.set()
 
-    registry.watching.watch = noticed  # type: ignore[method-assign,assignment]
+    registry.watching.watch = noticed  # type: ignore[method-assign]
     watch: Any = RegistryStub(channel).Watch(WatchRequest())
     await watch.read()
     watch.cancel()
