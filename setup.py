@@ -33,6 +33,7 @@ COMPILED = (
     "proxy/engines/wire/framing.py",
     "proxy/engines/wire/headers.py",
     "proxy/engines/wire/joining.py",
+    "proxy/engines/wire/mirroring.py",
     "proxy/engines/wire/replies.py",
     "proxy/engines/wire/reply.py",
     "proxy/engines/wire/session.py",

@@ -191,7 +191,7 @@ def _route(place: Place, ceiling: Limits) -> Route:
     if "match" not in given:
         raise Place(None, (*place.path, "match")).wrong("is missing")
     match = given["match"].mapping(("methods", "headers", "listener"))
-    methods = tuple(map(_method, match["methods"].items(most=100))) if "methods" in match else ()
+    methods = tuple(map(_method, match["methods"].items(least=1, most=100))) if "methods" in match else ()
     to = _destinations(given["to"]) if "to" in given else ()
     if not methods and not to:
         raise given["match"].wrong("a route without destinations (to) has to name its methods")

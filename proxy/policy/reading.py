@@ -68,9 +68,11 @@ class Place:
             result[key] = place
         return result
 
-    def items(self, *, most: int) -> list[Place]:
+    def items(self, *, most: int, least: int = 0) -> list[Place]:
         """Return the values of a list."""
         found = self._is(list)
+        if len(found) < least:
+            raise self.wrong(f"must have at least {least} of them")
         if len(found) > most:
             raise self.wrong(f"there are {len(found)} of them, and may be {most}")
         return [Place(value, (*self.path, index)) for index, value in enumerate(found)]

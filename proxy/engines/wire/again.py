@@ -107,7 +107,7 @@ class Again:
         exchange = self._exchange
         if not exchange.attempting or exchange.body is None:
             return  # it answers, or cannot be made again: then its time is the call's
-        message = f"{exchange.who()} took longer than the {self._retries.per_try_seconds:g} s of an attempt"
+        message = f"{endings.who(exchange)} took longer than the {self._retries.per_try_seconds:g} s of an attempt"
         self._leave()
         exchange.attempt_ended(outcome.DEADLINE_EXCEEDED, message, Reason.DEADLINE_EXCEEDED)
         if not self.take(Failure.SLOW):

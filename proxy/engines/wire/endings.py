@@ -21,7 +21,7 @@ def attempt_failed(exchange: Exchange, failure: Failure, why: str) -> None:
     reason = Reason.UPSTREAM_CONNECT_FAILED if connect else Reason.UPSTREAM_RESET
     what = "cannot be reached" if connect else "went away during the call"
     routed = exchange.attempting
-    exchange.attempt_ended(reason.code, f"{exchange.who()} {what}: {why}", reason)
+    exchange.attempt_ended(reason.code, f"{who(exchange)} {what}: {why}", reason)
     if routed and may_retry(call, failure, replayable=exchange.body is not None):
         exchange.attempt()
     elif not routed or not again(exchange, failure):
@@ -91,3 +91,9 @@ def _deadline_message(exchange: Exchange) -> str:
     assert call.deadline is not None
     where = f" waiting for {call.endpoint.service}" if call.endpoint is not None else ""
     return f"the deadline of {call.deadline - call.started_at:.3f} s passed{where}"
+
+
+def who(exchange: Exchange) -> str:
+    """Return how messages call the upstream."""
+    endpoint = exchange.call.endpoint
+    return "the edge" if endpoint is None else f"instance {endpoint.instance_id} of {endpoint.service}"

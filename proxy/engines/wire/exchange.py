@@ -67,9 +67,6 @@ class Exchange:
         "upstream_id",
     )
 
-    # Of a call that is copied (`mirroring.Mirrored`); never set on others.
-    copy: Copy
-
     def __init__(self, engine: WireEngine, session: Session, stream_id: int, call: Call, authority: Header) -> None:
         self.engine = engine
         self.max_message_bytes = engine.max_message_bytes
@@ -77,6 +74,8 @@ class Exchange:
         self.stream_id = stream_id
         self.call = call
         self.authority = authority
+        # The copy of its request, where its route is mirrored.
+        self.copy: Copy | None = None
         # Set while asynchronous interceptors run.
         self.admitting: asyncio.Task[None] | None = None
         # Its retries, where its route has a policy for them.
@@ -199,8 +198,6 @@ class Exchange:
         if self.body_bytes > REPLAY_BYTES:
             self.body = None
 
-    # What passes.
-
     def measure_request(self, data: bytes) -> bool:
         """Count bytes of the client; returns False when the call was refused for the size of a message."""
         meter = self.request_meter
@@ -234,13 +231,18 @@ class Exchange:
             self._too_large(over, "upstream")
         return not over
 
+    def request_whole(self) -> None:
+        """Note that the client has sent all."""
+        self.request_ended = True
+        self.call.request_ended_at = self.engine.dispatcher.now()
+        if self.copy is not None:
+            self.copy.end()
+
     def _too_large(self, size: int, sender: str) -> None:
         """Refuse a message that is over the limit."""
         rejection = self.engine.dispatcher.limits_of(self.call).message_too_large(size, sender)
         self.attempt_ended(rejection.reason.code, rejection.message, rejection.reason)
         self.answer()
-
-    # Credit.
 
     def sent_up(self, size: int) -> None:
         """Note that `size` bytes of the client were handed on."""
@@ -343,7 +345,5 @@ class Exchange:
         # The access log keeps the call for a while, and has no use for these.
         call.by_name = None
         call.metadata = ()
-
-    def who(self) -> str:
-        endpoint = self.call.endpoint
-        return "the edge" if endpoint is None else f"instance {endpoint.instance_id} of {endpoint.service}"
+        if self.copy is not None:
+            self.copy.let_go()

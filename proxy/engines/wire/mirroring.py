@@ -1,7 +1,6 @@
 """Copies of requests on their way to another service. No I/O of its own, as `exchange.py`.
 
-A call that is copied becomes `Mirrored` at its admission: what differs are methods of that class, so all other calls
-pay nothing. The copy is an exchange of its own whose client is nobody.
+A call that is copied feeds its copy, which is an exchange of its own whose client is nobody.
 """
 
 from __future__ import annotations
@@ -15,41 +14,10 @@ from proxy.call.reason import Reason
 from proxy.engines.wire.credit import Budget
 from proxy.engines.wire.exchange import Exchange
 from proxy.engines.wire.h2 import CANCEL, Header
+from proxy.engines.wire.session import Session
 from proxy.routing.mirror import GATE, LINGER_SECONDS, MARK, MARKED, MAX_BYTES, Mirror
 
 _log = logging.getLogger(__name__)
-
-# What `request_ended` is to all other calls.
-_ENDED: Any = Exchange.__dict__["request_ended"]
-
-
-class Mirrored(Exchange):
-    """A call whose request goes to its copy as well."""
-
-    __slots__ = ()
-
-    def measure_request(self, data: bytes) -> bool:
-        """See Exchange.measure_request."""
-        if not super().measure_request(data):
-            return False
-        self.copy.feed(data)
-        return True
-
-    def finish(self, *, reset: bool = True) -> None:
-        """See Exchange.finish."""
-        super().finish(reset=reset)
-        self.copy.let_go()
-
-    def _is_ended(self) -> bool:
-        ended: bool = _ENDED.__get__(self)
-        return ended
-
-    def _set_ended(self, ended: bool) -> None:  # noqa: FBT001 - the setter of an attribute
-        _ENDED.__set__(self, ended)
-        if ended:
-            self.copy.end()
-
-    request_ended = property(_is_ended, _set_ended)  # as an attribute, and it acts
 
 
 class Copy(Exchange):
@@ -65,8 +33,7 @@ class Copy(Exchange):
         copied.deadline = call.deadline
         copied.correlation_id = call.correlation_id
         copied.upstream_metadata = {**call.upstream_metadata, MARK: MARKED}
-        nobody: Any = NOBODY
-        super().__init__(original.engine, nobody, 0, copied, original.authority)
+        super().__init__(original.engine, NOBODY, 0, copied, original.authority)
         self._mirror = mirror
 
     def feed(self, data: bytes) -> None:
@@ -161,17 +128,19 @@ class _Nowhere:
         return 0
 
 
-class _Nobody:
+class _Nobody(Session):
     """What a copy has for a client's connection."""
 
-    h2 = _Nowhere()
-    dirty = True
-    dead = False
-    budget = Budget(0)
-    watched: dict[int, Exchange] = {}  # noqa: RUF012 - nothing is ever put there
+    def __init__(self) -> None:
+        nowhere: Any = _Nowhere()
+        self.h2 = nowhere
+        self.dirty = True
+        self.dead = False
+        self.budget = Budget(0)
+        self.watched = {}
 
     def mark(self) -> None: ...
-    def credit(self, _stream_id: int, _size: int) -> None: ...
+    def credit(self, stream_id: int, amount: int) -> None: ...
 
 
 NOBODY = _Nobody()
@@ -189,7 +158,6 @@ def begin(exchange: Exchange, mirror: Mirror) -> None:
     copy.call.endpoint = endpoint
     exchange.engine.copies.add(copy)
     exchange.copy = copy
-    exchange.__class__ = Mirrored
     for piece in exchange.body or ():
         copy.feed(piece)
     if exchange.request_ended:

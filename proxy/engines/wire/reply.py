@@ -125,7 +125,7 @@ def ends(exchange: Exchange, headers: Headers) -> None:
 
 def stops(exchange: Exchange, headers: Headers = ()) -> None:
     """Handle the end of the reply without a status."""
-    exchange.attempt_ended(outcome.UNKNOWN, f"{exchange.who()} ended the call without a status")
+    exchange.attempt_ended(outcome.UNKNOWN, f"{endings.who(exchange)} ended the call without a status")
     exchange.answer(headers)
 
 
@@ -135,7 +135,7 @@ def is_reset(exchange: Exchange, error_code: int) -> None:
         endings.attempt_failed(exchange, Failure.REFUSED, "it refused the stream")
         return
     exchange.detach(None)
-    message = f"{exchange.who()} reset the stream: {reset_name(error_code)}"
+    message = f"{endings.who(exchange)} reset the stream: {reset_name(error_code)}"
     exchange.attempt_ended(reset_status(error_code), message, Reason.UPSTREAM_RESET)
     if not endings.again(exchange, Failure.LOST):
         exchange.answer()
@@ -143,12 +143,12 @@ def is_reset(exchange: Exchange, error_code: int) -> None:
 
 def _too_large(exchange: Exchange, headers: Headers) -> None:
     limit, size = exchange.engine.max_header_bytes, list_bytes(headers)
-    message = f"{size} bytes of metadata from {exchange.who()} are over the edge's limit of {limit}"
+    message = f"{size} bytes of metadata from {endings.who(exchange)} are over the edge's limit of {limit}"
     exchange.attempt_ended(Reason.HEADERS_TOO_LARGE.code, message, Reason.HEADERS_TOO_LARGE)
     exchange.answer()
 
 
 def _http_error(exchange: Exchange, status: bytes, what: str) -> None:
-    exchange.attempt_ended(http_status(status), f"{exchange.who()} answered with {what}")
+    exchange.attempt_ended(http_status(status), f"{endings.who(exchange)} answered with {what}")
     if not endings.again(exchange, None):
         exchange.answer()

@@ -138,13 +138,14 @@ class Session(Connection):
             if not exchange.measure_request(data):
                 self.credit(stream_id, size)
                 return
+            if exchange.copy is not None:
+                exchange.copy.feed(data)
         elif not ended:
             self.conduct.empty_frames += 1
             self._mind_conduct()
             return
         if ended:
-            exchange.request_ended = True
-            exchange.call.request_ended_at = self.engine.dispatcher.now()
+            exchange.request_whole()
         body = exchange.body
         if body is not None and size:
             body.append(data)
@@ -170,8 +171,7 @@ class Session(Connection):
         exchange = self.streams.get(event.stream_id)
         if exchange is None:
             return
-        exchange.request_ended = True
-        exchange.call.request_ended_at = self.engine.dispatcher.now()
+        exchange.request_whole()
         upstream = exchange.upstream
         if upstream is not None:
             upstream.h2.end_stream(exchange.upstream_id)

@@ -94,7 +94,11 @@ async def test_a_producer_asks_where_it_was_and_goes_on(tmp_path: Path) -> None:
     async with serving(tmp_path) as (channel, sink):
         stub = log_sink(channel)
         again = [PushRequest(producer="p"), push(3, "c"), push(4, "d")]
-        assert [reply.durable_seq async for reply in stub.Push(iter(again))] == [3, 3, 4]
+        replies = [reply.durable_seq async for reply in stub.Push(iter(again))]
+        # One reply may stand for several batches.
+        assert replies[0] == 3
+        assert replies[-1] == 4
+        assert sorted(replies) == replies
         assert await stored(channel) == ["a", "b", "c", "d"]
         assert sink.counters.records == 1
 
@@ -170,6 +174,8 @@ async def test_what_does_not_fit_is_pushed_back_with_a_time(tmp_path: Path) -> N
         ("Tail", TailRequest(backlog=1001).SerializeToString(), "1000"),
         ("Histogram", HistogramRequest(filter=ALL, step_ns=1).SerializeToString(), "buckets"),
     ],
+    # The bytes hold times, which differ from process to process.
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_what_makes_no_sense_is_said(tmp_path: Path, method: str, data: bytes, says: str) -> None:
     async with serving(tmp_path) as (channel, _):
