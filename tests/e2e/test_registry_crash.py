@@ -161,7 +161,7 @@ async def test_a_restart_replaces_the_entry_of_the_control_process_itself(tmp_pa
 
         (before,) = await own()
         assert list(before.endpoints) == [control.address]
-        assert list(before.grpc_services) == ["mesh.registry.v1.Registry", "mesh.config.v1.Config"]
+        assert list(before.grpc_services)[:2] == ["mesh.registry.v1.Registry", "mesh.config.v1.Config"]
         await control.kill()
         await control.start()
         (after,) = await own()
