@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 LONGEST_SILENCE = 35.0
 # How long the control plane may take to answer before the state on disk is taken into force.
 DISK_AFTER = 1.0
+# After changes came into force, the next ones wait this many times as long as that took, and no longer than this.
+RESTS = 3.0
+LONGEST_REST = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -60,13 +63,18 @@ class RegistryWatcher:
         self._service = service
         self._name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._file = SnapshotFile(state) if state is not None else None
-        self._guard = SnapshotGuard(clock or SystemClock())
+        self._clock = clock or SystemClock()
+        self._guard = SnapshotGuard(self._clock)
         self._synced = asyncio.Event()
         # Older control processes have no Follow.
         self._follows = True
         # What the registry says, and what is in force: more, where it is not to be believed yet.
         self._said = Directory.EMPTY
         self.directory = Directory.EMPTY
+        # What comes into force next, when that may be, and the revision to acknowledge then.
+        self._next: Directory | None = None
+        self._rest_until = 0.0
+        self._to_acknowledge = 0
         self.connected = False
         # Whether what is in force comes from the disk, and has not been confirmed.
         self.from_disk = False
@@ -122,26 +130,61 @@ class RegistryWatcher:
                 await call.write(FollowRequest(watch=request))
         else:
             call = stub.Watch(request)
-        while True:
-            async with asyncio.timeout(LONGEST_SILENCE):
-                response = await call.read()
-            if not isinstance(response, WatchResponse):
-                return  # the end of the stream
-            self._targets.reset()
-            self.connected = True
-            self._apply(response)
-            if response.acknowledge and self._follows:
-                acknowledged = Acknowledgement(revision=response.header.revision)
-                async with asyncio.timeout(LONGEST_SILENCE):
-                    await call.write(FollowRequest(acknowledged=acknowledged))
+        reading: asyncio.Future[Any] | None = None
+        try:
+            while True:
+                # Not cancelled when the time is over: that would cancel the call.
+                reading = reading or asyncio.ensure_future(call.read())
+                wait = LONGEST_SILENCE if self._next is None else self._rest_until - self._clock.now()
+                await asyncio.wait((reading,), timeout=max(0.0, wait))
+                if reading.done():
+                    response, reading = reading.result(), None
+                    if not isinstance(response, WatchResponse):
+                        return  # the end of the stream
+                    self._targets.reset()
+                    self.connected = True
+                    self._learn(response)
+                    if self._next is not None and self._clock.now() < self._rest_until:
+                        continue
+                elif self._next is None:
+                    raise TimeoutError
+                self._come_into_force()
+                if self._to_acknowledge and self._follows:
+                    acknowledged = Acknowledgement(revision=self._to_acknowledge)
+                    self._to_acknowledge = 0
+                    async with asyncio.timeout(LONGEST_SILENCE):
+                        await call.write(FollowRequest(acknowledged=acknowledged))
+        finally:
+            self._to_acknowledge = 0
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+            self._come_into_force()
 
-    def _apply(self, response: WatchResponse) -> None:
+    def _come_into_force(self) -> None:
+        """Take what was learnt, and rest in proportion to what that cost.
+
+        Much that changes at a time comes into force together: what compiles routes must not be busy with it for ever.
+        """
+        if self._next is None:
+            return
+        directory, self._next = self._next, None
+        began = self._clock.now()
+        self._take(directory)
+        ended = self._clock.now()
+        self._rest_until = ended + min(LONGEST_REST, RESTS * (ended - began))
+        if self._file is not None:
+            self._file.put(directory)
+
+    def _learn(self, response: WatchResponse) -> None:
+        if response.acknowledge:
+            self._to_acknowledge = response.header.revision
         before, self._said = self._said, advance(self._said, response)
         update = response.WhichOneof("update")
         if update == "progress" and before.cluster_id == self._said.cluster_id:
             return
         if update == "snapshot":
-            in_force = self._guard.snapshot(self.directory, self._said)
+            in_force = self._guard.snapshot(self._next or self.directory, self._said)
             if self._guard.held:
                 _log.warning(
                     "the registry has begun anew and knows %d of %d instances: the others stay in force for a while",
@@ -153,9 +196,7 @@ class RegistryWatcher:
         if self.from_disk:
             self.from_disk = False
             _log.info("the registry answers: the state from the disk has been replaced")
-        self._take(in_force)
-        if self._file is not None:
-            self._file.put(in_force)
+        self._next = in_force
 
     def _take(self, directory: Directory) -> None:
         self.directory = directory

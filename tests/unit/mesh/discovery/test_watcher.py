@@ -201,3 +201,26 @@ async def test_an_older_registry_is_watched_all_the_same(tmp_path: Path, monkeyp
         seen = Seen()
         async with running(asyncio.create_task(RegistryWatcher(address, seen).run())):
             await seen.until(lambda: seen.ids() == "a")
+
+
+async def test_changes_come_into_force_together_where_that_is_dear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "LONGEST_REST", 2.0)
+    clock, seen, taken = ManualClock(), Seen(), list[int]()
+
+    def dear(directory: Directory) -> None:
+        clock.advance(60.0)  # rests are as long as they may be
+        taken.append(directory.revision)
+        seen(directory)
+
+    names = "abcdefghijklmnopqrst"
+    async with serving(tmp_path / "kv.db") as (address, registry):
+        following = RegistryWatcher(address, dear, clock=clock)
+        async with running(asyncio.ensure_future(following.run())):
+            await following.synced()
+            for name in names:
+                await register(registry, name)
+            await seen.until(lambda: seen.ids() == names)
+    assert taken == sorted(set(taken))
+    assert len(taken) < len(names) // 2
