@@ -10,7 +10,8 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
 
 from mesh.errors import StartError
 from mesh.telemetry.collect.batches import Manner, MovedError, Outbox
@@ -58,6 +59,23 @@ async def send_stdin(manner: Manner, sinks: Sinks) -> None:
 STDIN_PATH = "standard input"
 
 
+async def _pieces(read: Callable[[], Coroutine[Any, Any, bytes]]) -> AsyncGenerator[bytes, None]:
+    """Yield what `read` returns until that is empty, and b"" when nothing has come for a while."""
+    reading = asyncio.ensure_future(read())
+    try:
+        while True:
+            await asyncio.wait((reading,), timeout=JOIN_SECONDS)
+            if not reading.done():
+                yield b""
+                continue
+            if not (piece := reading.result()):
+                return
+            yield piece
+            reading = asyncio.ensure_future(read())
+    finally:
+        reading.cancel()
+
+
 async def _chunks() -> AsyncGenerator[bytes, None]:
     """Yield what comes on standard input, and b"" when nothing has come for a while."""
     fd = sys.stdin.fileno()
@@ -69,19 +87,11 @@ async def _chunks() -> AsyncGenerator[bytes, None]:
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
-    reading = asyncio.ensure_future(reader.read(CHUNK))
     try:
-        while True:
-            await asyncio.wait((reading,), timeout=JOIN_SECONDS)
-            if not reading.done():
-                yield b""
-                continue
-            if not (data := reading.result()):
-                return
-            yield data
-            reading = asyncio.ensure_future(reader.read(CHUNK))
+        async with contextlib.aclosing(_pieces(lambda: reader.read(CHUNK))) as pieces:
+            async for piece in pieces:
+                yield piece
     finally:
-        reading.cancel()
         transport.close()
 
 
@@ -139,19 +149,13 @@ async def _entries(command: tuple[str, ...]) -> AsyncGenerator[bytes, None]:
     except FileNotFoundError as error:
         raise StartError("there is no journalctl here: journald cannot be collected") from error
     assert process.stdout is not None
-    reading = asyncio.ensure_future(process.stdout.readline())
+    output = process.stdout
     try:
-        while True:
-            await asyncio.wait((reading,), timeout=JOIN_SECONDS)
-            if not reading.done():
-                yield b""
-                continue
-            if not (line := reading.result()):
-                raise StartError(f"journalctl has ended with code {await process.wait()}")
-            yield line
-            reading = asyncio.ensure_future(process.stdout.readline())
+        async with contextlib.aclosing(_pieces(output.readline)) as pieces:
+            async for piece in pieces:
+                yield piece
+        raise StartError(f"journalctl has ended with code {await process.wait()}")
     finally:
-        reading.cancel()
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
