@@ -181,8 +181,8 @@ async def test_nothing_acknowledged_is_lost_however_often_it_is_killed(tmp_path:
                     await edge.reached(marked.header.revision)
                     late.append(time.monotonic() - began)
                 await fleet.acknowledged(1)
-            # Those that were under way may still come to their end, before this one: what is listed after it was watched
-            # up to it. (Not up to the list's revision: a release may have made that, of which a watch tells nothing.)
+            # Those that were under way may still come to their end, before this one. (Its revision, not the list's: a
+            # release may have made that one, and a watch tells nothing of releases.)
             last = await stub.Register(registration("last", 3600), timeout=PATIENCE, wait_for_ready=True)
             page = await stub.List(ListRequest(limit=5000), wait_for_ready=True)
             await edge.reached(last.header.revision)
