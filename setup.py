@@ -24,6 +24,7 @@ COMPILED = (
     "mesh/resilience/deadline.py",
     "mesh/resilience/outcome.py",
     "mesh/resilience/window.py",
+    "mesh/tracing.py",
     "proxy/call/call.py",
     "proxy/call/dispatch.py",
     "proxy/call/pipeline.py",

@@ -1,4 +1,4 @@
-"""One producer's stream to the log sink: what was pushed is acknowledged when it is on disk there."""
+"""One producer's stream to a sink: what was pushed is acknowledged when it is on disk there."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from mesh.api.logsink.v1 import PushRequest, PushResponse
 from mesh.discovery.channel import control_channel
 from mesh.discovery.targets import Targets
 from mesh.errors import UnreachableError
+from mesh.telemetry.kinds import LOGS, SinkKind
 
-PUSH = "/mesh.logsink.v1.LogSink/Push"
 # A sink that says nothing for so long is taken for dead.
 ANSWER_SECONDS = 60.0
 # How long to wait after a failure, in seconds; doubled with each one in a row.
@@ -56,8 +55,9 @@ class Sinks:
 class Pusher:
     """Pushes batches of one producer, one at a time."""
 
-    def __init__(self, sinks: Sinks, producer: str) -> None:
+    def __init__(self, sinks: Sinks, producer: str, kind: SinkKind = LOGS) -> None:
         self._sinks = sinks
+        self._kind = kind
         self._targets = Targets(sinks.control)
         self._producer = producer
         self._call: Any = None
@@ -73,11 +73,13 @@ class Pusher:
         await self.close()
         channel: Any = self._sinks.channel(self._targets.current)
         # Bytes out: a batch is often encoded elsewhere, in a thread or before a restart.
-        self._call = channel.stream_stream(PUSH, response_deserializer=PushResponse.FromString)()
-        return (await self._ask(PushRequest(producer=self._producer).SerializeToString())).durable_seq
+        kind = self._kind
+        self._call = channel.stream_stream(kind.push, response_deserializer=kind.response.FromString)()
+        durable: int = (await self._ask(kind.request(producer=self._producer).SerializeToString())).durable_seq
+        return durable
 
-    async def push(self, request: bytes) -> PushResponse:
-        """Push an encoded `PushRequest`; returns when it is stored, or rejected for good."""
+    async def push(self, request: bytes) -> Any:
+        """Push an encoded request of the kind; returns the reply when it is stored, or rejected for good."""
         if self._call is None:
             raise PushError("there is no stream: resume first")
         return await self._ask(request)
@@ -103,36 +105,35 @@ class Pusher:
             with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
                 await call.read()
 
-    async def _ask(self, request: bytes) -> PushResponse:
+    async def _ask(self, request: bytes) -> Any:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._call.write(request)
                 reply = await self._call.read()
         except TimeoutError:
             await self.close()
-            raise PushError(f"the log sink has not answered for {ANSWER_SECONDS:g} s") from None
+            raise PushError(f"{self._kind.sink} has not answered for {ANSWER_SECONDS:g} s") from None
         except asyncio.InvalidStateError:  # the call has ended
             reply = grpc.aio.EOF
         except grpc.aio.AioRpcError as error:
             self._call = None
-            raise _push_error(error) from error
+            raise _push_error(error, self._kind.sink) from error
         if reply is grpc.aio.EOF:
             call, self._call = self._call, None
             ended = grpc.aio.AioRpcError(
                 await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
             )
-            raise _push_error(ended)
+            raise _push_error(ended, self._kind.sink)
         self._failures = 0
         self._targets.reset()
-        found: PushResponse = reply
-        return found
+        return reply
 
 
-def _push_error(error: grpc.aio.AioRpcError) -> PushError:
+def _push_error(error: grpc.aio.AioRpcError, sink: str) -> PushError:
     retry = error_details_pb2.RetryInfo()
     with contextlib.suppress(ValueError):  # a status that contradicts its details
         status = rpc_status.from_call(error)  # type: ignore[arg-type]
         for detail in status.details if status is not None else ():
             detail.Unpack(retry)
-    said = f"the log sink answered {error.code().name}: {error.details() or 'nothing more'}"
+    said = f"{sink} answered {error.code().name}: {error.details() or 'nothing more'}"
     return PushError(said, retry.retry_delay.ToMilliseconds() / 1000)

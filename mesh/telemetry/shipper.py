@@ -1,4 +1,4 @@
-"""Ships batches to the log sink: bounded memory, then bounded disk, and again until they are acknowledged.
+"""Ships batches to a sink: bounded memory, then bounded disk, and again until they are acknowledged.
 
 Whoever makes records never waits: what finds no room is dropped and counted. What was taken is sent once, also over a
 restart of the sink; and over one of this process, where there is a spool folder.
@@ -13,10 +13,10 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from mesh.api.logsink.v1 import LogBatch, PushRequest
 from mesh.options import require
+from mesh.telemetry.kinds import LOGS, SinkKind
 from mesh.telemetry.pusher import Pusher, PushError, Sinks
 from mesh.telemetry.spool import Spool, left_behind
 
@@ -28,7 +28,7 @@ class ShipperOptions:
     memory_bytes: int = 16 << 20
     # On disk, once more waits than half of that; 0 or no folder is none.
     spool_bytes: int = 256 << 20
-    # Several processes may share it.
+    # Several processes may share it, and shippers of several kinds.
     spool: Path | None = None
     # How long the end may take to send what waits; what then still does goes to the spool.
     close_seconds: float = 2.0
@@ -51,13 +51,15 @@ class ShipperStats:
 class Shipper:
     """Use as `async with Shipper(...)`; `put` may be called by any thread while it is open."""
 
-    def __init__(self, control: str, name: str, options: ShipperOptions | None = None) -> None:
+    def __init__(self, control: str, name: str, options: ShipperOptions | None = None, kind: SinkKind = LOGS) -> None:
         """Ship to the sink at `control`, "HOST:PORT[,...]", as a producer whose name begins with `name`."""
+        self.kind = kind
         self._sinks = Sinks(control)
         self._options = options or ShipperOptions()
         self._producer = f"{name[:200]}-{secrets.token_hex(8)}"
         root = self._options.spool
-        self._spool = Spool(root / self._producer) if root is not None and self._options.spool_bytes else None
+        self._root = kind.spool(root) if root is not None else None
+        self._spool = Spool(self._root / self._producer) if self._root and self._options.spool_bytes else None
         # Guards what `put` changes.
         self._guard = threading.Lock()
         # Sequence number, encoded batch, its records.
@@ -97,10 +99,10 @@ class Shipper:
         """Whether anything is not acknowledged."""
         return bool(self._memory or self._spool)
 
-    def put(self, batch: LogBatch) -> bool:
-        """Take a batch; returns whether there was room for it. Never waits."""
-        records = len(batch.ts_ns)
-        data = PushRequest(batch=batch).SerializeToString()
+    def put(self, batch: Any) -> bool:
+        """Take a batch of the kind; returns whether there was room for it. Never waits."""
+        records = self.kind.count(batch)
+        data = self.kind.request(batch=batch).SerializeToString()
         with self._guard:
             if self._memory_bytes + len(data) > self._options.memory_bytes:
                 self.stats.dropped += records
@@ -119,9 +121,9 @@ class Shipper:
             self._high.set()
 
     async def _send(self) -> None:
-        if self._options.spool is not None:
-            await self._send_left_behind(self._options.spool)
-        pusher = Pusher(self._sinks, self._producer)
+        if self._root is not None:
+            await self._send_left_behind(self._root)
+        pusher = Pusher(self._sinks, self._producer, self.kind)
         durable: int | None = None
         try:
             while True:
@@ -137,13 +139,15 @@ class Shipper:
                     if durable is None:
                         durable = await pusher.resume()
                     if seq > durable:
-                        head = PushRequest(seq=seq, after=durable).SerializeToString()
+                        head = self.kind.request(seq=seq, after=durable).SerializeToString()
                         reply = await pusher.push(head + data)  # protobuf joins messages by joining their bytes
                         if reply.rejected:
                             self.stats.rejected += records
                         else:
                             self.stats.shipped += records
                             durable = reply.durable_seq
+                    else:  # it was stored, and the word of it was lost
+                        self.stats.shipped += records
                 except PushError as error:
                     durable = None
                     await pusher.pause(error)
@@ -159,7 +163,7 @@ class Shipper:
             seq = self._spool.first
             data = await asyncio.to_thread(self._spool.read)
             if data is not None:
-                return seq, data, _records(data)
+                return seq, data, self._records(data)
             self._spool.drop()  # it is damaged, and what was in it cannot be known
         return self._memory[0] if self._memory else None
 
@@ -198,7 +202,7 @@ class Shipper:
     async def _send_left_behind(self, root: Path) -> None:
         """Send what processes before this one could not."""
         for spool in await asyncio.to_thread(lambda: list(left_behind(root))):
-            pusher = Pusher(self._sinks, spool.folder.name)
+            pusher = Pusher(self._sinks, spool.folder.name, self.kind)
             durable: int | None = None
             try:
                 while spool:
@@ -207,10 +211,10 @@ class Shipper:
                         if durable is None:
                             durable = await pusher.resume()
                         if data is not None and spool.first > durable:
-                            head = PushRequest(seq=spool.first, after=durable).SerializeToString()
+                            head = self.kind.request(seq=spool.first, after=durable).SerializeToString()
                             reply = await pusher.push(head + data)
                             durable = max(durable, reply.durable_seq)
-                            self.stats.shipped += 0 if reply.rejected else _records(data)
+                            self.stats.shipped += 0 if reply.rejected else self._records(data)
                     except PushError as error:
                         durable = None
                         await pusher.pause(error)
@@ -220,6 +224,5 @@ class Shipper:
                 spool.close()
                 await pusher.close()
 
-
-def _records(data: bytes) -> int:
-    return len(PushRequest.FromString(data).batch.ts_ns)
+    def _records(self, data: bytes) -> int:
+        return self.kind.count(self.kind.request.FromString(data).batch)

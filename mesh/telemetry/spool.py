@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+LOCK = "lock"
 _CHECKSUM_BYTES = 4
 
 
@@ -88,7 +89,8 @@ class Spool:
 def left_behind(root: Path) -> Iterator[Spool]:
     """Yield what processes that have ended left in the folders of `root`, one after the other."""
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
-        if not folder.is_dir():
+        # A folder without a lock is no producer's, such as that of another kind of records.
+        if not (folder / LOCK).is_file():
             continue
         lock = _locked(folder)
         if lock is not None:
@@ -102,7 +104,7 @@ def left_behind(root: Path) -> Iterator[Spool]:
 def _locked(folder: Path) -> BinaryIO | None:
     """Return the folder's lock if nobody has it."""
     try:
-        lock = (folder / "lock").open("wb")
+        lock = (folder / LOCK).open("wb")
     except OSError:
         return None
     try:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from mesh.api.tracesink.v1 import PushRequest
+from mesh.telemetry.kinds import SPANS
 from mesh.telemetry.record import Record, to_batch
 from mesh.telemetry.shipper import Shipper, ShipperOptions
+from mesh.telemetry.spans import SpanRecord, to_span_batch
 from mesh.telemetry.spool import Spool, left_behind
 from tests.e2e.registry_harness import PATIENCE, control_process
 from tests.e2e.test_collect import arrived, bodies
@@ -62,6 +65,30 @@ async def test_what_is_too_much_for_memory_waits_on_disk_and_for_another_process
             await until(lambda: not shipper.waiting)
         assert await bodies(control) == [*(text for number, text in enumerate(texts) if number != 4), "new"]
         assert not list(root.iterdir())
+
+
+async def test_no_kind_of_records_sends_what_another_one_left_behind(tmp_path: Path) -> None:
+    options = ShipperOptions(spool=tmp_path / "spool", close_seconds=0)
+    span = SpanRecord("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "work", 1, 2)
+    async with control_process(tmp_path / "data") as control:
+        async with (
+            Shipper("127.0.0.1:1", "test", options) as logs,
+            Shipper("127.0.0.1:1", "test", options, SPANS) as spans,
+        ):
+            assert put(logs, "one", "two")
+            assert spans.put(to_span_batch([span] * 3))
+            assert (logs.kind.name, spans.kind.name) == ("logs", "spans")
+        (kept,) = (tmp_path / "spool" / "spans").glob("*/*.batch")
+        async with Shipper(control.address, "test", options) as shipper:
+            await until(lambda: shipper.stats.shipped == 2)
+            put(shipper, "three")
+            await until(lambda: not shipper.waiting)
+        assert await bodies(control) == ["one", "two", "three"]
+        assert kept.is_file()
+    (spool,) = left_behind(SPANS.spool(tmp_path / "spool"))
+    batch = PushRequest.FromString(spool.read() or b"").batch
+    assert (SPANS.count(batch), list(batch.start_ns)) == (3, [1, 1, 1])
+    spool.close()
 
 
 async def test_what_finds_no_room_is_dropped_and_counted(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ PURE = (
     "mesh/telemetry/formats",
     "mesh/telemetry/collect/lines.py",
     "mesh/telemetry/record.py",
+    "mesh/telemetry/sampling.py",
+    "mesh/telemetry/spans.py",
+    "mesh/tracing.py",
 )
 IMPURE_MODULES = {"asyncio", "grpc", "ngh2", "h2", "uvloop", "socket", "time", "threading", "sqlite3"}
 
