@@ -45,6 +45,7 @@ COMPILED = (
     "proxy/interceptors/breaker.py",
     "proxy/interceptors/correlation.py",
     "proxy/interceptors/metrics.py",
+    "proxy/interceptors/tracing.py",
     "proxy/routing/table.py",
     "proxy/upstream/endpoint.py",
 )

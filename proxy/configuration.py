@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh.clock import Clock
 from mesh.config.model import Outcome, Subject, View
 from mesh.config.snapshot import Snapshot
 from mesh.config.watcher import ConfigWatcher
@@ -19,6 +20,9 @@ from mesh.options import snapshot_key
 from proxy.call.limits import Limits
 from proxy.engines.options import Protection
 from proxy.policy.document import Document, read
+
+# Of how many releases it is known when they came into force.
+REMEMBERED = 16
 
 _log = logging.getLogger(__name__)
 
@@ -38,13 +42,23 @@ class Configuration:
     """Follows the releases that are for this edge; calls `apply` for each one that makes sense."""
 
     def __init__(
-        self, target: str, instance_id: str, environment: str, labels: Mapping[str, str], own: Own, apply: Apply
+        self,
+        target: str,
+        instance_id: str,
+        environment: str,
+        labels: Mapping[str, str],
+        own: Own,
+        apply: Apply,
+        clock: Clock,
     ) -> None:
         self._own = own
+        self._now = clock.now
         self._apply = apply
         self._subject = Subject(APPLICATION, EDGE_SERVICE, instance_id, environment, labels)
         self._target = target
         self._known = asyncio.Event()
+        # The releases that were taken into force, the newest first, with the time of each.
+        self._history: tuple[tuple[float, int], ...] = ()
         self.document = Document()
         self._watcher = self._watch(None)
 
@@ -60,6 +74,10 @@ class Configuration:
     def release(self) -> int:
         """The number of the release in force; 0 is what the edge does without any."""
         return self._watcher.current.release
+
+    def release_at(self, moment: float) -> int:
+        """Return the release under which a call began at this time of the clock; 0 is none. For any thread."""
+        return next((release for since, release in self._history if since <= moment), 0)
 
     @property
     def checksum(self) -> str:
@@ -112,6 +130,7 @@ class Configuration:
         if not self._watcher.connected:
             _log.warning("the control plane is away: going on with release %d of %s", view.release, APPLICATION)
         self.document = document
+        self._history = ((self._now(), view.release), *self._history[: REMEMBERED - 1])
 
     def _put(self, document: Document) -> None:
         try:

@@ -74,8 +74,9 @@ class Edge:
         self.options = options
         self.place = place
         clock = clock or SystemClock()
-        access_log = options.access_log != ACCESS_LOG_OFF or options.telemetry == "on"
-        self.stack = Stack(clock, StackOptions(options.breaker, options.deadline, access_log=access_log), _hook_failed)
+        tracing = options.tracing if options.telemetry == "on" else None
+        log = options.access_log != ACCESS_LOG_OFF or tracing is not None
+        self.stack = Stack(clock, StackOptions(options.breaker, options.deadline, log, tracing), _hook_failed)
         reflected = reflection.NAMES if options.public_reflection else ()
         local = {
             PUBLIC: (health.NAME, *reflected),
@@ -94,8 +95,8 @@ class Edge:
         self._held: Directory | None = None
         self._routed = asyncio.Event()
         instance_id = options.instance_id or f"edge-{socket.gethostname()}-{os.getpid()}"
-        name = SNAPSHOT.format("" if place is None else f"-w{place.index}")
-        kept = Path(options.state) / name if options.state else None
+        suffix = "" if place is None else f"-w{place.index}"
+        kept = Path(options.state) / SNAPSHOT.format(suffix) if options.state else None
         self.watcher = RegistryWatcher(options.control, self._hear, name=instance_id, state=kept, clock=clock)
         self.info = EdgeInfo(
             instance_id=instance_id,
@@ -113,10 +114,11 @@ class Edge:
             {"version": mesh.__version__, "engine": self.engine.name, "host": socket.gethostname()},
             Own(options.limits, options.protection),
             self.configure,
+            clock,
         )
         self.info.configuration = self.configuration
         if options.state:
-            self.configuration.keep(Path(options.state), "" if place is None else f"-w{place.index}")
+            self.configuration.keep(Path(options.state), suffix)
         # Reflection asks instances over channels of its own: they must not count as calls.
         self._asking = Channels(options.limits, self.tls.upstream)
         self._cache = DescriptorCache(self._asking.get)
@@ -135,7 +137,7 @@ class Edge:
             if log is not None:
                 also = None
                 if options.telemetry == "on":
-                    also = await stack.enter_async_context(shipping(options, self.info.instance_id, registry))
+                    also = await stack.enter_async_context(shipping(options, self.info, registry))
                 await stack.enter_async_context(write_access_log(log, options.access_log, also))
             registry.register(TlsCollector(self.tls))
             lag = LoopLag()

@@ -14,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 from mesh.errors import UsageError
 from mesh.options import DEFAULT_ADMIN, DEFAULT_INTERNAL, DEFAULT_PUBLIC, parse_address, parse_addresses, require
 from mesh.resilience.breaker import BreakerOptions
+from mesh.telemetry.sampling import TracingOptions
 from mesh.tls.options import ListenerTls, UpstreamTls
 from proxy.call.limits import Limits
 from proxy.engines.options import PoolOptions, Protection
@@ -51,9 +52,12 @@ class EdgeOptions:
     public_reflection: bool = True
     # Where one JSON line a call goes: "-" is standard output, "off" is nowhere, else a path.
     access_log: str = "-"
-    # Whether the access log goes to the log sink, at `control`, as well: on or off.
+    # Whether the access log goes to the log sink, at `control`, as well, and calls are traced: on or off.
     telemetry: str = "off"
-    # A folder where its records wait while the sink is away, up to 256 MiB; empty is none: then 16 MiB of memory.
+    # Which spans go to the trace sink.
+    tracing: TracingOptions = field(default_factory=TracingOptions)
+    # A folder where log records and spans wait while a sink is away, up to 256 MiB of each; empty is none: then 16 MiB
+    # of memory.
     spool: str = ""
     # Seconds that calls in flight are given at a stop.
     grace: float = 10.0

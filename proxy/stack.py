@@ -13,6 +13,7 @@ from mesh.resilience.outlier import OutlierDetector
 from mesh.resilience.policy import PEAK_EWMA, ROUND_ROBIN, RateLimitOptions, RoutePolicy, TimeoutOptions
 from mesh.resilience.rate_limit import RateLimiter
 from mesh.resilience.retry_budget import RetryBudget
+from mesh.telemetry.sampling import TracingOptions
 from proxy.call.call import Call
 from proxy.call.interceptor import Interceptor
 from proxy.call.pipeline import HookError, Pipeline
@@ -24,6 +25,7 @@ from proxy.interceptors.gate import Gate, Room
 from proxy.interceptors.learning import Budget, Latencies, Outliers
 from proxy.interceptors.metrics import Metrics
 from proxy.interceptors.rate_limit import RateLimit
+from proxy.interceptors.tracing import Tracing
 from proxy.upstream.balanced import Balancing
 from proxy.upstream.plan import Kept, Plan
 from proxy.upstream.retry import Retries
@@ -38,6 +40,8 @@ class StackOptions:
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
     deadline: DeadlineOptions = field(default_factory=DeadlineOptions)
     access_log: bool = True
+    # None: no call is traced, and none pays for it.
+    tracing: TracingOptions | None = None
 
 
 class Stack:
@@ -52,6 +56,7 @@ class Stack:
         # What every call passes, whatever becomes of it.
         self._observers: list[Interceptor | None] = [
             Correlation(),  # first: whatever happens next is told under this id
+            Tracing(clock, options.tracing) if options.tracing is not None else None,  # next: a trace may get that id
             self.access_log,  # before all that may refuse, so that refusals are in it
             self.metrics,  # likewise
         ]

@@ -21,6 +21,15 @@ class BreakerState(enum.IntEnum):
     OPEN = 2
 
 
+# Above the numbers of all states.
+_STEP = 4
+
+
+def state_of(permit: int) -> BreakerState:
+    """Return the state of the breaker that gave a permit, as it was then; a permit is not 0."""
+    return BreakerState(permit % _STEP)
+
+
 @dataclass(frozen=True, slots=True)
 class BreakerOptions:
     """When a breaker opens and how it heals."""
@@ -70,7 +79,8 @@ class Breaker:
         self.options = options
         self.state = BreakerState.CLOSED
         self.window = SlidingWindow(options.window_seconds)
-        self._period = 1  # grows with each change of state; the permits of one stretch carry it
+        # Grows with each change of state, whose number is in its last bits; the permits of one stretch carry it.
+        self._period = _STEP
         self._since = 0.0
         # Half-open: probes given out, answered, and how many of those failed or were slow.
         self._given = 0
@@ -159,7 +169,7 @@ class Breaker:
 
     def _enter(self, state: BreakerState, now: float) -> None:
         self.state = state
-        self._period += 1
+        self._period = (self._period // _STEP + 1) * _STEP + state
         self._since = now
         self._given = self._done = self._bad = self._slow = 0
         if state is not BreakerState.OPEN:  # an open breaker still shows what opened it

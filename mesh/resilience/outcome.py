@@ -38,10 +38,18 @@ CODE_NAMES = (
 # A client's mistake (NOT_FOUND, INVALID_ARGUMENT, ...) says nothing about the endpoint's fitness.
 _FAILURES = frozenset({UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS})
 
+# What a server or the way to it did wrong; all else is the client's.
+_OF_SERVERS = _FAILURES | {UNIMPLEMENTED}
+
 
 def is_failure(code: int) -> bool:
     """Tell whether a gRPC status code counts against the upstream."""
     return code in _FAILURES
+
+
+def has_server_failed(code: int) -> bool:
+    """Tell whether a gRPC status code makes a server's span an error, as OpenTelemetry's conventions have it."""
+    return code in _OF_SERVERS
 
 
 def code_name(code: int) -> str:

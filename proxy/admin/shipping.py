@@ -1,4 +1,4 @@
-"""The access log's way to the log sink: a record a call, in batches, off the path of calls."""
+"""The edge's records on their way to the sinks, in batches, off the path of calls: a log record and a span of each."""
 
 from __future__ import annotations
 
@@ -13,41 +13,54 @@ from prometheus_client.registry import Collector
 
 from mesh.api.logsink.v1 import LogBatch, TextColumn
 from mesh.edge import EDGE_SERVICE
-from mesh.resilience.outcome import code_name
+from mesh.resilience.outcome import code_name, has_server_failed
+from mesh.telemetry.kinds import LOGS, SPANS
 from mesh.telemetry.record import ERROR, INFO, WARN, column
+from mesh.telemetry.sampling import Sampler
 from mesh.telemetry.shipper import Shipper, ShipperOptions
 from proxy.admin.access_log import Drain
+from proxy.admin.service import EdgeInfo
+from proxy.admin.spans import kept, span_batch
 from proxy.call.call import Call
 from proxy.options import EdgeOptions
 
 # Of one batch; a second of full load is several.
 MAX_RECORDS = 5_000
 
-# By the number of a gRPC code: what a server or the way to it did wrong, and what a client did.
-_SERVER = {2, 4, 12, 13, 14, 15}
-
 
 @contextlib.asynccontextmanager
-async def shipping(options: EdgeOptions, instance_id: str, registry: CollectorRegistry) -> AsyncIterator[Drain]:
+async def shipping(options: EdgeOptions, info: EdgeInfo, registry: CollectorRegistry) -> AsyncIterator[Drain]:
     """Ship while the context is open; yields what takes the access log's records."""
-    spool = Path(options.spool) if options.spool else None
-    async with Shipper(options.control, instance_id, ShipperOptions(spool=spool)) as shipper:
-        registry.register(_Counters(shipper))
+    instance_id, known = info.instance_id, info.configuration
+    release_at = known.release_at if known is not None else (lambda _moment: 0)
+    bounds = ShipperOptions(spool=Path(options.spool) if options.spool else None)
+    sampler = Sampler(options.tracing)
+    async with (
+        Shipper(options.control, instance_id, bounds, LOGS) as logs,
+        Shipper(options.control, instance_id, bounds, SPANS) as spans,
+    ):
+        registry.register(_Counters(logs, spans))
 
         def drain(records: Sequence[tuple[int, Call]], lines: Sequence[str]) -> None:
             for first in range(0, len(records), MAX_RECORDS):
                 last = first + MAX_RECORDS
-                shipper.put(access_batch(records[first:last], lines[first:last], instance_id))
+                logs.put(access_batch(records[first:last], lines[first:last], instance_id))
+                if traced := kept(records[first:last], sampler):
+                    spans.put(span_batch(traced, instance_id, release_at))
 
         yield drain
 
 
 def access_batch(records: Sequence[tuple[int, Call]], lines: Sequence[str], instance_id: str) -> LogBatch:
     """Return calls as log records of the edge; the access log's line of each is its attributes."""
+    # Not set where a call ended before it was looked at.
+    parents = [getattr(call, "traceparent", b"").decode() for _, call in records]
     return LogBatch(
         ts_ns=[ended_ns for ended_ns, _ in records],
         severity_number=[_severity(call) for _, call in records],
         body=column([f"{call.method.decode('ascii', 'replace')} {code_name(call.status)}" for _, call in records]),
+        trace_id=TextColumn(values=[one[3:35] for one in parents]),
+        span_id=TextColumn(values=[one[36:52] for one in parents]),
         correlation_id=TextColumn(values=[call.correlation_id.decode("ascii", "replace") for _, call in records]),
         service=TextColumn(values=(EDGE_SERVICE,)),
         instance=TextColumn(values=(instance_id,)),
@@ -57,18 +70,20 @@ def access_batch(records: Sequence[tuple[int, Call]], lines: Sequence[str], inst
 
 
 def _severity(call: Call) -> int:
-    return INFO if call.status == 0 else ERROR if call.status in _SERVER else WARN
+    return INFO if call.status == 0 else ERROR if has_server_failed(call.status) else WARN
 
 
 class _Counters(Collector):
-    def __init__(self, shipper: Shipper) -> None:
-        self._shipper = shipper
+    def __init__(self, *shippers: Shipper) -> None:
+        self._shippers = shippers
 
     def collect(self) -> Iterator[Metric]:
-        stats = self._shipper.stats
         family = CounterMetricFamily(
-            "mesh_edge_telemetry_records", "Records for the log sink, by what became of them.", labels=("outcome",)
+            "mesh_edge_telemetry_records",
+            "Log records and spans for the sinks, by what became of them.",
+            labels=("kind", "outcome"),
         )
-        for outcome in ("shipped", "dropped", "rejected"):
-            family.add_metric((outcome,), getattr(stats, outcome))
+        for shipper in self._shippers:
+            for outcome in ("shipped", "dropped", "rejected"):
+                family.add_metric((shipper.kind.name, outcome), getattr(shipper.stats, outcome))
         yield family

@@ -35,6 +35,7 @@ class Call:
         "deadline",
         "ended_at",
         "endpoint",
+        "failed",
         "listener",
         "message",
         "messages_in",
@@ -52,12 +53,19 @@ class Call:
         "route",
         "started_at",
         "status",
+        "traceparent",
+        "traceparent_in",
         "tried",
         "upstream_metadata",
     )
 
     # When the attempt under way began; set on routes whose policy asks how long attempts take, and nowhere else.
     attempt_at: float
+    # Where calls are traced, and nowhere else: what the upstream gets; what came, b"" where it was none; and of each
+    # attempt that failed the time, where it was, its status, message and reason.
+    traceparent: bytes
+    traceparent_in: bytes
+    failed: tuple[tuple[float, Endpoint, int, str, Reason | None], ...]
 
     def __init__(self, method: bytes, metadata: Metadata, peer: str, listener: str, now: float) -> None:
         # The full path, "/shop.v1.Orders/Get".

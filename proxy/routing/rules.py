@@ -94,13 +94,13 @@ class Rules:
         service = to.service if to is not None else made.service
         policy = resolve(self._document, service, f"{grpc_service}/{name}", route)
         targets = self._targets(to, grpc_service) if to is not None else made.route.targets
-        way = made.variant(service, targets, self._plans.made(service, policy), route.where)
+        way = made.variant(service, targets, self._plans.made(service, policy), route)
         self._limit(way)
         mirror = route.mirror
         if mirror is not None and (to is not None or mirror.to.service != made.service or mirror.to.labels):
             make = functools.partial(MirrorCounts, mirror.to.service)
             counts = self._plans.kept.get(make, made.service, "mirror", route.name or route.where, mirror.to)
-            where = made.variant(mirror.to.service, self._targets(mirror.to, grpc_service), None, route.where)
+            where = made.variant(mirror.to.service, self._targets(mirror.to, grpc_service), None, route)
             way.copy_by(Mirror(where, mirror, counts))
         return way
 

@@ -16,7 +16,7 @@ from proxy.upstream.weighing import Weigh, plain
 if TYPE_CHECKING:
     from proxy.call.limits import Limits
     from proxy.interceptors.metrics import MethodStats
-    from proxy.policy.document import Destination, Labels
+    from proxy.policy.document import Destination, Labels, Route
     from proxy.routing.choice import Chooser
     from proxy.routing.mirror import Mirror
     from proxy.routing.rules import Rules, TargetsOf
@@ -83,10 +83,10 @@ class MethodRoute:
         "label",
         "limits",
         "mirror",
-        "origin",
         "plain",
         "plan",
         "route",
+        "rule",
         "service",
         "stats",
         "targets",
@@ -110,8 +110,8 @@ class MethodRoute:
         # Has copies made; what is accepted, where that is not what the edge accepts of all calls.
         self.mirror: Mirror | None = None
         self.limits: Limits | None = None
-        # Where in the configuration the way comes from; "" is the registry alone.
-        self.origin = ""
+        # Which entry of the configuration the way comes from; None is the registry alone.
+        self.rule: Route | None = None
         # Nothing above has to be looked at to begin a call.
         self.plain = plan is None and not route.is_local
 
@@ -125,10 +125,10 @@ class MethodRoute:
         self.mirror = mirror
         self.plain = False
 
-    def variant(self, service: str, targets: Targets, plan: Plan | None, origin: str) -> MethodRoute:
-        """Return another way for the same method."""
+    def variant(self, service: str, targets: Targets, plan: Plan | None, rule: Route) -> MethodRoute:
+        """Return another way for the same method, which an entry of the configuration asks for."""
         made = MethodRoute(self.route, "", plan, targets)
-        made.label, made.service, made.origin = self.label, service, origin
+        made.label, made.service, made.rule = self.label, service, rule
         return made
 
 
