@@ -22,7 +22,7 @@ from mesh.discovery.watcher import RegistryWatcher
 from mesh.edge import EDGE_SERVICE
 from mesh.errors import MeshError, StartError
 from mesh.runtime import Process
-from mesh.telemetry.lag import LoopLag
+from mesh.telemetry.resources import measured
 from mesh.tls.identity import Tls
 from proxy.admin import health, reflection, service
 from proxy.admin.access_log import write_access_log
@@ -140,9 +140,8 @@ class Edge:
                     also = await stack.enter_async_context(shipping(options, self.info, registry))
                 await stack.enter_async_context(write_access_log(log, options.access_log, also))
             registry.register(TlsCollector(self.tls))
-            lag = LoopLag()
-            registry.register(lag)
-            await stack.enter_async_context(_running(lag.run()))
+            # Of the host the master tells, where there is one.
+            await stack.enter_async_context(measured(registry, host=place is None))
             app = admin_app(registry, self.state)
             where = f"unix:{place.admin}" if place is not None else options.admin
             addresses = {"admin": await stack.enter_async_context(serve_admin(app, where))}

@@ -110,7 +110,14 @@ async def run_control(options: ControlOptions, process: Process) -> None:
         _telemetry(options) as columns,
         retaining(columns),
         hosted_metrics(
-            columns, store, registry, http=options.http, option=HTTP_OPTION, receivers=options.receivers
+            columns,
+            store,
+            registry,
+            me=(SERVICE, me),
+            http=options.http,
+            option=HTTP_OPTION,
+            receivers=options.receivers,
+            disks=(options.data_dir,),
         ) as metrics,
     ):
         await shipped.register(config)

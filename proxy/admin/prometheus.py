@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -163,10 +163,7 @@ def _cumulative(stats: MethodStats) -> list[tuple[str, float]]:
 
 
 def edge_registry(stack: Stack, state: MeshState, info: EdgeInfo) -> CollectorRegistry:
-    """Return all that is scraped from an edge: its calls, and its process."""
+    """Return what is scraped of an edge's calls."""
     registry = CollectorRegistry()
     registry.register(EdgeCollector(stack, state, info))
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
     return registry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from mesh.telemetry import resources
 from proxy.admin.http import encoded
 from proxy.workers.merge import parse
 from proxy.workers.numbers import Numbers, ask
@@ -51,9 +52,7 @@ def master_app(numbers: Numbers, slots: Sequence[Slot], draining: Callable[[], b
     """Return the master's admin application."""
     own = CollectorRegistry()
     own.register(_Workers(slots))
-    ProcessCollector(registry=own)
-    PlatformCollector(registry=own)
-    GCCollector(registry=own)
+    resources.register(own)
     everything = CollectorRegistry()
     everything.register(_All(numbers, own))
 

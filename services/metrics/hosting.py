@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from prometheus_client import CollectorRegistry
 
 from mesh.api.metrics.v1 import add_MetricsServicer_to_server
 from mesh.errors import StartError
@@ -18,6 +22,7 @@ from services.metrics.http.server import serve_http
 from services.metrics.otlp.servicer import SERVICE as OTLP_METRICS
 from services.metrics.otlp.servicer import OtlpMetrics
 from services.metrics.own import own_registry
+from services.metrics.pull.itself import keep_itself
 from services.metrics.pull.targets import METRICS as METRICS_METADATA
 from services.metrics.service import metrics_service
 from services.metrics.servicer import SERVICE as METRICS
@@ -39,6 +44,8 @@ class HostedMetrics:
     services: tuple[Hosted, ...]
     # Where the HTTP API is, "" for nowhere.
     http: str
+    # What the process tells of itself: others may register what they count.
+    own: CollectorRegistry
 
 
 def default_receivers(webhooks: Sequence[str] = (), alertmanagers: Sequence[str] = ()) -> tuple[Receiver, ...]:
@@ -57,9 +64,20 @@ def default_receivers(webhooks: Sequence[str] = (), alertmanagers: Sequence[str]
 
 @contextlib.asynccontextmanager
 async def hosted_metrics(
-    columns: ColumnStore, kv: Store, registry: Registry, *, http: str, option: str, receivers: Sequence[Receiver] = ()
+    columns: ColumnStore,
+    kv: Store,
+    registry: Registry,
+    *,
+    me: tuple[str, str],
+    http: str,
+    option: str,
+    receivers: Sequence[Receiver] = (),
+    disks: Sequence[Path] = (),
 ) -> AsyncIterator[HostedMetrics]:
     """Run the service while the context is open, with samples in `columns`, and rules and alerts in `kv`.
+
+    The process' own metrics are served by `http`; without that they are stored in place, as of `me`, its service and
+    instance.
 
     Raises:
         StartError: the store cannot be read, or the HTTP address, which `option` gave, cannot be listened on.
@@ -80,7 +98,20 @@ async def hosted_metrics(
             Hosted(METRICS, lambda server: _add(servicer, Decoding(server, broken))),
             Hosted(OTLP_METRICS, lambda server: otlp.add_to(Decoding(server, broken))),
         )
+        own = own_registry(metrics.collector, disks)
         if http:
-            app = Api(metrics, own_registry(metrics.collector)).app()
-            http = await stack.enter_async_context(serve_http(app, http, option))
-        yield HostedMetrics(services, http)
+            http = await stack.enter_async_context(serve_http(Api(metrics, own).app(), http, option))
+        else:
+            await stack.enter_async_context(_running(keep_itself(metrics.store, own, *me)))
+        yield HostedMetrics(services, http, own)
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

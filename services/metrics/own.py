@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from mesh.telemetry import resources
 from mesh.telemetry.lag import LoopLag
 from services.metrics.alerts.delivery import Delivery
 from services.metrics.store import MetricStore
@@ -43,12 +45,10 @@ class ControlCollector(Collector):
         )
 
 
-def own_registry(collector: ControlCollector) -> CollectorRegistry:
-    """Return all that is scraped from a control process."""
+def own_registry(collector: ControlCollector, disks: Sequence[Path] = ()) -> CollectorRegistry:
+    """Return all that is scraped from a control process, which writes to `disks`."""
     registry = CollectorRegistry()
     registry.register(collector)
     registry.register(collector.lag)
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
+    resources.register(registry, disks=("/", *disks))
     return registry

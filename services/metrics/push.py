@@ -9,8 +9,8 @@ import numpy as np
 from mesh.api.metrics import v1
 from services.metrics.errors import InvalidError
 from services.metrics.options import MetricsOptions
-from services.metrics.promql.labels import NAME, Labels, from_mapping
-from services.metrics.samples import Meta, Samples
+from services.metrics.promql.labels import NAME, Labels, from_mapping, get
+from services.metrics.samples import Meta, Samples, source_of
 
 MAX_SERIES = 1_000_000
 MAX_SAMPLES = 1_000_000
@@ -31,6 +31,8 @@ class PushedSeries:
     def __init__(self, options: MetricsOptions) -> None:
         self._options = options
         self._labels: list[Labels] = []
+        # "job/instance" of the series that came first: who sends, as for OpenTelemetry's metrics and for scrapes.
+        self.source = ""
 
     def samples(self, request: v1.PushRequest) -> Samples:
         """Return the samples of a request.
@@ -76,6 +78,8 @@ class PushedSeries:
         if len(self._labels) + len(made) > MAX_SERIES:
             raise InvalidError(f"series: a stream may define {MAX_SERIES}")
         self._labels = [*self._labels, *made] if made else self._labels
+        if not self.source and made:
+            self.source = source_of(get(made[0], "job"), get(made[0], "instance"))
         return meta
 
     def _check(self, labels: Labels) -> None:

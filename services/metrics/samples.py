@@ -49,3 +49,8 @@ class Stored:
     def reason(self) -> str:
         """One sentence about what was refused, "" for nothing."""
         return "; ".join(f"{count} samples: {why}" for why, count in self.rejected.items())
+
+
+def source_of(job: str, instance: str) -> str:
+    """Return the name under which the series of one instance are counted, however they come; "" for nobody's."""
+    return f"{job}/{instance}".strip("/")

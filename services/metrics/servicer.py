@@ -57,7 +57,11 @@ class GrpcMetrics(v1.MetricsServicer):
                         samples = defined.samples(request)
                     producer, seq = f"metrics/{request.producer}", request.seq
                     work = self._store.append(
-                        samples, source=request.producer, producer=producer, seq=seq, after=last.get(producer)
+                        samples,
+                        source=defined.source or request.producer,
+                        producer=producer,
+                        seq=seq,
+                        after=last.get(producer),
                     )
                     last[producer] = seq
                     await writing.put(asyncio.create_task(work))

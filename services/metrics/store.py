@@ -13,10 +13,10 @@ import pyarrow as pa
 from mesh.clock import Clock, SystemClock
 from services.metrics import tables
 from services.metrics.options import MetricsOptions
-from services.metrics.promql.data import Block, Bools, Floats, Ints
+from services.metrics.promql.data import STALE, Block, Bools, Floats, Ints
 from services.metrics.promql.errors import LimitError
 from services.metrics.promql.labels import from_mapping
-from services.metrics.promql.plan import Fetch
+from services.metrics.promql.plan import LOOKBACK_MS, Fetch
 from services.metrics.samples import Meta, Samples, Stored
 from services.metrics.series import SeriesIndex
 from services.storage.columns.base import ColumnStore, Scope
@@ -144,6 +144,15 @@ class MetricStore:
                 if not alive:
                     del self._by_source[source]
         return gone
+
+    def ending(self, source: str) -> Samples:
+        """Return stale markers for all series of a source that a query would still see."""
+        now = self.now_ms()
+        slots = [slot for slot in self._by_source.get(source, ()) if self.index.newest[slot] >= now - LOOKBACK_MS]
+        count = len(slots)
+        # Behind what was sent last: its clock may be a little ahead.
+        at = np.maximum(self.index.newest[np.array(slots, np.int64)] + 1, now)
+        return Samples(list(self.index.of(slots)), np.arange(count, dtype=np.int64), at, np.full(count, STALE))
 
     def forget_source(self, source: str) -> None:
         """Count the series of a source no more: it has left."""

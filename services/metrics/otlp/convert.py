@@ -19,7 +19,7 @@ from services.metrics.otlp.points import StaleTimeError, Totals, classic, expone
 from services.metrics.promql.data import STALE
 from services.metrics.promql.labels import BUCKET, NAME, Labels, from_mapping
 from services.metrics.promql.numbers import formatted
-from services.metrics.samples import Meta, Samples
+from services.metrics.samples import Meta, Samples, source_of
 
 _DELTA = metrics_pb2.AGGREGATION_TEMPORALITY_DELTA
 _CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -63,7 +63,7 @@ def convert(request: ExportMetricsServiceRequest, totals: Totals, options: Metri
     rejected, reason, source = 0, "", ""
     for resource in request.resource_metrics:
         own = _resource(resource.resource.attributes)
-        source = source or f"{own.get('job', '')}/{own.get('instance', '')}".strip("/")
+        source = source or source_of(own.get("job", ""), own.get("instance", ""))
         newest = 0
         for scope in resource.scope_metrics:
             for metric in scope.metrics:

@@ -1,7 +1,8 @@
 """Which instances there are, as metrics: `mesh_instance_up` of every registered one, whether it has metrics or not.
 
 It is 1 while the instance is registered. When its lease runs out, because it died or cannot be reached, it is 0 for
-some time, which is what the alert "instance down" looks at; when it leaves in order, the series ends.
+some time, which is what the alert "instance down" looks at; when it leaves in order, the series ends. However it left,
+the series that it pushed end then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from services.metrics.promql.labels import NAME, from_mapping, get
 from services.metrics.promql.parse import parse_selector
 from services.metrics.promql.plan import Fetch
 from services.metrics.pull.targets import Target, targets
-from services.metrics.samples import Meta, Samples
+from services.metrics.samples import Meta, Samples, source_of
 from services.metrics.store import MetricStore
 from services.registry.domain import Registry
 
@@ -73,6 +74,7 @@ class Presence:
 
     async def _apply(self, update: WatchResponse) -> None:
         left: list[Key] = []
+        before = frozenset(self._live)
         if update.HasField("snapshot"):
             self._live = {(one.service, one.instance_id): one for one in update.snapshot.instances}
         elif update.HasField("changes"):
@@ -95,7 +97,16 @@ class Presence:
         self._follow(targets(self._live.values()).values())
         if left:
             await self._write(dict.fromkeys(left, STALE), self._store.now_ms())
+        for key in before - self._live.keys():
+            await self._end(key)
         self._changed.set()
+
+    async def _end(self, key: Key) -> None:
+        """End the series that an instance pushed; those that were scraped of it the scraper ends."""
+        source = source_of(*key)
+        if len(markers := self._store.ending(source)):
+            await self._append(markers, source)
+        self._store.forget_source(source)
 
     async def _remember(self) -> None:
         """Go on counting as lost who was so before this process started."""
@@ -125,7 +136,10 @@ class Presence:
             np.array(list(values.values()), np.float64),
             _META,
         )
+        await self._append(samples, SOURCE)
+
+    async def _append(self, samples: Samples, source: str) -> None:
         try:
-            await self._store.append(samples, source=SOURCE)
+            await self._store.append(samples, source=source)
         except MeshError as error:
-            _log.warning("which instances there are could not be stored: %s", error)
+            _log.warning("which instances there are, or are no more, could not be stored: %s", error)

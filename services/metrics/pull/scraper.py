@@ -18,7 +18,7 @@ from services.metrics.promql.data import STALE
 from services.metrics.promql.labels import NAME, Labels, from_mapping
 from services.metrics.pull import exposition
 from services.metrics.pull.targets import Target
-from services.metrics.samples import Meta, Samples
+from services.metrics.samples import Meta, Samples, source_of
 from services.metrics.store import MetricStore
 
 # First scrapes are spread over this much, so that a fleet that starts is not asked all at once.
@@ -177,7 +177,7 @@ class Scraper:
 
 
 def _source(target: Target) -> str:
-    return f"{target.job}/{target.instance}"
+    return source_of(target.job, target.instance)
 
 
 def _at(at_ms: int, values: dict[Labels, float], meta: dict[str, Meta]) -> Samples:
