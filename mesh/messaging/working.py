@@ -61,7 +61,9 @@ def consuming(
     came = extract(headers)
     joins = parent and bool(came.trace_id)
     trace_id = came.trace_id if joins else tracing.new_trace_id().decode()
-    context = CallContext(came.correlation_id or correlation.new_id().decode(), trace_id, tracing.new_span_id().decode(), came.sampled)
+    context = CallContext(
+        came.correlation_id or correlation.new_id().decode(), trace_id, tracing.new_span_id().decode(), came.sampled
+    )
     span = _span(CONSUMER, "process", context, destination, system)
     if joins:
         span.parent_span_id, span.trace_state = came.span_id, came.tracestate
