@@ -1,0 +1,44 @@
+"""The call that the running code works for: what goes on with the calls, messages and log records that it causes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Names and bounds of the work under way."""
+
+    # The conversation: `mesh.correlation.well_formed`.
+    correlation_id: str
+    # W3C: 32 and 16 hexadecimal digits, lower case. The span is that of the work itself, the parent of what it causes.
+    trace_id: str
+    span_id: str
+    sampled: bool = True
+    # When the caller stops waiting, in the monotonic seconds of `mesh.clock.SystemClock`; None is never.
+    deadline: float | None = None
+
+
+_current: ContextVar[CallContext | None] = ContextVar("mesh_call", default=None)
+
+
+def current() -> CallContext | None:
+    """Return the context of the work under way, None outside of any.
+
+    Tasks have that of whoever made them, and so have threads of `asyncio.to_thread`; other threads need
+    `contextvars.copy_context`.
+    """
+    return _current.get()
+
+
+@contextmanager
+def entered(context: CallContext) -> Iterator[CallContext]:
+    """Work for `context` until the end of the block, and then again for whatever was there before."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)
