@@ -31,7 +31,7 @@ class Orders:
 
     def __init__(self, found_out: Callable[[], bool]) -> None:
         give_up = time.monotonic() + PATIENCE
-        self._go_on = lambda: not found_out() and time.monotonic() < give_up
+        self._go_on: Callable[[], bool] = lambda: not found_out() and time.monotonic() < give_up
 
     async def sleeps(self) -> None:
         while self._go_on():
@@ -207,4 +207,4 @@ def test_many_callbacks_together_are_nobodys_fault() -> None:
 def test_options_that_make_no_sense_are_refused() -> None:
     for wrong in ({"limit_seconds": 0.0}, {"still_seconds": 0.05}, {"lines": 0}):
         with pytest.raises(UsageError):
-            BlockingOptions(**wrong)  # type: ignore[arg-type]
+            BlockingOptions(**wrong)
