@@ -16,17 +16,32 @@ async def prove_free(address: str, option: str) -> None:
         StartError: it names the address, the reason, and `option`, which sets it.
 
     """
+    (await bound(address, option)).close()
+
+
+async def bound(address: str, option: str) -> socket.socket:
+    """Return a socket at "HOST:PORT" that does not listen yet: the address is taken, and who connects is refused.
+
+    Raises:
+        StartError: it names the address, the reason, and `option`, which sets it.
+
+    """
     host, _, port = address.rpartition(":")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, kind, protocol, _, target = found[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(target)
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(target)
+        except OSError:
+            made.close()
+            raise
     except OSError as error:
         raise cannot_listen(address, option, error) from error
+    return made
 
 
 def cannot_listen(address: str, option: str, reason: OSError | str) -> StartError:

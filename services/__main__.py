@@ -10,7 +10,7 @@ from pathlib import Path
 from mesh.errors import MeshError
 from mesh.runtime import Process, report, run
 from services.control import DEFAULT_GRACE, ControlOptions, run_control
-from services.metrics.hosting import default_receivers
+from services.metrics.alerts.receivers import default_receivers
 
 
 def main() -> int:
@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--store", default="", metavar="URL")
-    parser.add_argument("--telemetry-store", default="", metavar="URL")
+    parser.add_argument("--telemetry-store", default="", metavar="URL|off")
     parser.add_argument("--grace", type=float, default=DEFAULT_GRACE, metavar="SECONDS")
     parser.add_argument("--config-key-file", type=Path, metavar="FILE", help="keys for secrets, one a line")
     parser.add_argument("--http", default="", metavar="HOST:PORT", help="Prometheus' HTTP API")

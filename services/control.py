@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import secrets
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -18,6 +20,7 @@ from mesh.api.registry.v1 import (
     LEASE_STATE_LIVE,
     Instance,
 )
+from mesh.listening import bound
 from mesh.options import config_keys, parse_address, require
 from mesh.runtime import Process
 from mesh.tls.identity import Identity
@@ -28,22 +31,16 @@ from services.config.keys import KeyRing
 from services.config.servicer import SERVICE as CONFIG
 from services.config.servicer import GrpcConfig
 from services.host import Host, Hosted
-from services.logsink.domain import LogSink
-from services.logsink.records import LOGS
-from services.logsink.servicer import OTLP_SERVICE, GrpcLogSink
-from services.logsink.servicer import SERVICE as LOG_SINK
-from services.metrics import tables as metric_tables
-from services.metrics.alerts.delivery import Receiver
-from services.metrics.hosting import METRICS_METADATA, hosted_metrics
-from services.metrics.options import MetricsOptions
+from services.later import Later, Opening
+from services.metrics.alerts.receivers import Receiver
+from services.metrics.pull.targets import METRICS as METRICS_METADATA
+from services.names import TELEMETRY
 from services.registry import validation
 from services.registry.domain import Registry
 from services.registry.peers import SERVICE
 from services.registry.servicer import SERVICE as REGISTRY
 from services.registry.servicer import add_registry
-from services.storage.columns.base import ColumnStore
-from services.storage.columns.retaining import retaining
-from services.storage.columns.urls import DUCKDB, check_columns_url, open_columns
+from services.storage.columns.urls import DUCKDB, check_columns_url
 from services.storage.kv.base import StorageError, Store
 from services.storage.kv.embedded import EmbeddedStore
 from services.storage.kv.urls import check_url, is_etcd, open_store
@@ -52,6 +49,8 @@ LISTEN_OPTION = "--listen"
 HTTP_OPTION = "--http"
 DATABASE = "kv.db"
 TELEMETRY_DATABASE = "telemetry.duckdb"
+# A telemetry store that is none: there are no telemetry services then.
+OFF = "off"
 # What OpenTelemetry's exporters may send at once, counted after decompression.
 MAX_TELEMETRY_BYTES = 64 << 20
 DEFAULT_GRACE = 5.0
@@ -69,7 +68,7 @@ class ControlOptions:
     data_dir: Path
     # The URL of what holds the state, when it is not a file in `data_dir`; any number of processes may use one etcd.
     store: str = ""
-    # The URL of what holds logs, when it is not a file in `data_dir`.
+    # The URL of what holds logs and metrics, when it is not a file in `data_dir`; OFF serves neither.
     telemetry_store: str = ""
     # Seconds that unary calls get to finish when the process stops.
     grace: float = DEFAULT_GRACE
@@ -88,7 +87,11 @@ class ControlOptions:
             check_url(self.store)
         if self.http:
             object.__setattr__(self, "http", parse_address(self.http, HTTP_OPTION, port_zero=True))
-        if self.telemetry_store:
+        if self.telemetry_store == OFF:
+            why = "it stands on the telemetry store, which is off"
+            require(not self.http, f"{HTTP_OPTION}: {why}")
+            require(not self.receivers, f"--alert-webhook, --alertmanager: {why}")
+        elif self.telemetry_store:
             check_columns_url(self.telemetry_store)
         require(0 <= self.grace <= 3600, f"--grace: '{self.grace:g}' is not a number of seconds from 0 to 3600")
 
@@ -107,39 +110,36 @@ async def run_control(options: ControlOptions, process: Process) -> None:
         _store(options) as store,
         Registry(store, me=(me := _my_id(options, store))) as registry,
         Config(store, registry, keys) as config,
-        _telemetry(options) as columns,
-        retaining(columns),
-        hosted_metrics(
-            columns,
-            store,
-            registry,
-            me=(SERVICE, me),
-            http=options.http,
-            option=HTTP_OPTION,
-            receivers=options.receivers,
-            disks=(options.data_dir,),
-        ) as metrics,
+        contextlib.AsyncExitStack() as stack,
     ):
         await shipped.register(config)
-        logs = GrpcLogSink(LogSink(columns))
         services = [
             Hosted(REGISTRY, lambda server: add_registry(registry, server)),
             Hosted(CONFIG, lambda server: add_ConfigServicer_to_server(GrpcConfig(config), server)),
-            Hosted(LOG_SINK, logs.add_to),
-            Hosted(OTLP_SERVICE, logs.add_otlp_to),
-            *metrics.services,
         ]
         host = Host(options.listen, services, option=LISTEN_OPTION, max_receive_bytes=MAX_TELEMETRY_BYTES, tls=tls)
-        address = await host.start()
+        names = [hosted.name for hosted in services]
+        addresses = {}
+        later = None
+        if options.telemetry_store != OFF:
+            names += TELEMETRY
+            http = None
+            if options.http:
+                http = stack.enter_context(await bound(options.http, HTTP_OPTION))
+                addresses["http"] = f"{options.http.rpartition(':')[0]}:{http.getsockname()[1]}"
+            later = Later(host, TELEMETRY, "the telemetry store", _telemetry(options, store, registry, me, http))
+            await stack.enter_async_context(later)
+        addresses = {"control": await host.start(), **addresses}
         # Decoding makes records by the thousand, and they never refer to each other in circles: looking for such took a
         # quarter of its time. (No gc.freeze: DuckDB's module reports what is frozen as leaked when the process ends.)
         gc.set_threshold(50_000, 20, 50)
         try:
-            names = [hosted.name for hosted in services]
-            metadata = {METRICS_METADATA: metrics.http} if metrics.http else {}
+            metadata = {METRICS_METADATA: addresses["http"]} if "http" in addresses else {}
             metadata |= {"tls": "on"} if tls is not None else {}
-            async with _registered(registry, address, me, names, metadata):
-                process.ready({"control": address, **({"http": metrics.http} if metrics.http else {})})
+            async with _registered(registry, addresses["control"], me, names, metadata):
+                process.ready(addresses)
+                if later is not None:
+                    later.begin()
                 await process.stop.wait()
         finally:
             await host.stop(options.grace)
@@ -171,9 +171,27 @@ def _store(options: ControlOptions) -> Store:
     return EmbeddedStore.open(options.data_dir / DATABASE)
 
 
-def _telemetry(options: ControlOptions) -> ColumnStore:
+def _telemetry(
+    options: ControlOptions, store: Store, registry: Registry, me: str, http: socket.socket | None
+) -> Opening:
+    """Return what loads and opens the telemetry services."""
     url = options.telemetry_store or f"{DUCKDB}://{quote(str((options.data_dir / TELEMETRY_DATABASE).absolute()))}"
-    return open_columns(url, [LOGS, *metric_tables.schemas(MetricsOptions().max_age)])
+
+    async def opening() -> contextlib.AbstractAsyncContextManager[Sequence[Hosted]]:
+        # It takes long, and there are calls meanwhile.
+        module = await asyncio.to_thread(importlib.import_module, "services.telemetry")
+        made: contextlib.AbstractAsyncContextManager[Sequence[Hosted]] = module.telemetry(
+            url,
+            store,
+            registry,
+            me=(SERVICE, me),
+            http=http,
+            receivers=options.receivers,
+            disks=(options.data_dir,),
+        )
+        return made
+
+    return opening
 
 
 @contextlib.asynccontextmanager

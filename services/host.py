@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from mesh.listening import cannot_listen, prove_free
 from mesh.tls.credentials import server_credentials
 from mesh.tls.identity import Identity
+from services.late import LateHandlers
 from services.streams import StreamEnder
 
 MAX_RECEIVE_BYTES = 4 << 20
@@ -47,7 +49,7 @@ class Hosted:
 
 
 class Host:
-    """The server; it takes calls between `start` and `stop`."""
+    """The server; it takes calls between `start` and `stop`. Services may be added while it serves."""
 
     def __init__(
         self,
@@ -62,16 +64,16 @@ class Host:
         self._tls = tls
         self._listen = listen
         self._option = option
-        self._names = [hosted.name for hosted in services]
+        self._names: list[str] = []
         self._streams = StreamEnder()
         options = (*_OPTIONS, ("grpc.max_receive_message_length", max_receive_bytes))
         self._server = grpc.aio.server(interceptors=(self._streams,), options=options)
-        for hosted in services:
-            hosted.add_to(self._server)
+        # In the server's place, also for those that are there from the start.
+        self._handlers: Any = LateHandlers()
+        self._server.add_generic_rpc_handlers((self._handlers,))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflected = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(reflected, self._server)
+        self._take(services)
 
     async def start(self) -> str:
         """Serve, and return the address with its real port.
@@ -90,9 +92,19 @@ class Host:
         except RuntimeError as error:
             raise cannot_listen(self._listen, self._option, str(error)) from error
         await self._server.start()
-        for name in self._names:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._tell(self._names, health_pb2.HealthCheckResponse.SERVING)
         return f"{host}:{bound}"
+
+    async def expect(self, names: Iterable[str], why: str) -> None:
+        """Say of services that are to be added that they are not served yet: in their health, and to their callers."""
+        names = list(names)
+        self._handlers.expect(names, why)
+        await self._tell(names, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def add(self, services: Sequence[Hosted]) -> None:
+        """Serve more, from now on."""
+        self._take(services)
+        await self._tell([hosted.name for hosted in services], health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, end the streams, and give unary calls `grace` seconds to finish."""
@@ -100,3 +112,15 @@ class Host:
         stopping = asyncio.ensure_future(self._server.stop(grace))
         self._streams.end()
         await stopping
+
+    def _take(self, services: Sequence[Hosted]) -> None:
+        for hosted in services:
+            hosted.add_to(self._handlers)
+            self._names.append(hosted.name)
+        reflected = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        servicer: Any = reflection.aio.ReflectionServicer(reflected)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self._handlers)
+
+    async def _tell(self, names: Iterable[str], status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        for name in names:
+            await self._health.set(name, status)

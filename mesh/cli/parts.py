@@ -54,7 +54,8 @@ def control(
         str,
         typer.Option(
             metavar="URL",
-            help="What holds logs and metrics: duckdb:///PATH, or postgresql://USER@HOST:PORT/DATABASE.  "
+            help="What holds logs and metrics: duckdb:///PATH, or postgresql://USER@HOST:PORT/DATABASE; off serves "
+            "neither.  "
             "\\[default: a file in --data-dir]",
             show_default=False,
         ),
@@ -84,7 +85,7 @@ def control(
     from mesh.runtime import run
     from mesh.tls.options import ListenerTls
     from services.control import ControlOptions, run_control
-    from services.metrics.hosting import default_receivers
+    from services.metrics.alerts.receivers import default_receivers
 
     options = ControlOptions(
         listen=parse_address(listen, "--listen", port_zero=True),

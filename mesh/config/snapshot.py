@@ -11,15 +11,15 @@ import copy
 import json
 import os
 from pathlib import Path
-from typing import Any
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING, Any
 
 from mesh.config.model import Subject, View
 from mesh.config.paths import Path as Place
 from mesh.config.paths import parse_path
 from mesh.errors import MeshError, UsageError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 FORMAT = 1
 _NONCE_BYTES = 12
@@ -41,7 +41,7 @@ class Snapshot:
 
         """
         self._path = path
-        self._cipher = AESGCM(_parse(key)) if key else None
+        self._cipher = _cipher(key) if key else None
 
     def save(self, subject: Subject, view: View) -> None:
         """Replace the file at once: whoever reads it finds the old one or the new one, whole.
@@ -111,6 +111,8 @@ class Snapshot:
     def _plaintexts(self, saved: dict[str, Any], subject: Subject) -> dict[str, str]:
         if self._cipher is None or "secrets" not in saved:
             return {}
+        from cryptography.exceptions import InvalidTag
+
         data = base64.b64decode(saved["secrets"])
         try:
             clear = self._cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], _bound(subject))
@@ -118,6 +120,13 @@ class Snapshot:
             return {}  # under another key: as good as left out
         found: dict[str, str] = json.loads(clear)
         return found
+
+
+def _cipher(key: str) -> AESGCM:
+    # Loaded where there is a key only: it takes a while.
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(_parse(key))
 
 
 def _name(subject: Subject) -> list[str]:

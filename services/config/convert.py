@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mesh.api.config import v1
 from mesh.config.paths import format_path
 from services.config import records
@@ -13,8 +15,10 @@ from services.config.gray import Rule
 from services.config.layers import Layer
 from services.config.records import App, Audit, Manifest, StoredText
 from services.config.repository import Known
-from services.config.schema import SchemaViolation
 from services.config.text import Format
+
+if TYPE_CHECKING:
+    from services.config.schema import SchemaViolation
 
 _FORMATS = {Format.YAML: v1.FORMAT_YAML, Format.JSON: v1.FORMAT_JSON}
 

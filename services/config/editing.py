@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mesh.api.config.v1 import Action
 from mesh.config.paths import format_path
 from services.config import diff, records, secrets
+from services.config.checking import check, load
 from services.config.errors import ConflictError, InvalidError, QuotaError, UnknownError, Violation
 from services.config.keys import KeyRing
 from services.config.layers import Layer
 from services.config.records import App, Audit, Entry, StoredText
 from services.config.repository import Change, Known, Repository, read
-from services.config.schema import Schema, SchemaViolation, check_all
 from services.config.secrets import Sealed
 from services.config.text import Format
 from services.storage.kv.base import Delete, Operation, Put
+
+if TYPE_CHECKING:
+    from services.config.schema import SchemaViolation
 
 MAX_LAYERS = 256
 MAX_APPLICATIONS = 1000
@@ -98,7 +101,7 @@ class Editor:
         self, name: str, text: str, author: str, expected: int | None
     ) -> tuple[list[SchemaViolation], int]:
         """Set the schema; return what of the draft does not satisfy it, and the revision."""
-        schema = Schema(text)
+        schema = await load(text)
 
         async def decide(app: App, revision: int) -> Change[None]:
             if not revision:
@@ -115,7 +118,7 @@ class Editor:
         _, revision = await self._repository.change(name, decide)
         app = (await self._repository.app(name)).value
         documents = await draft_documents(self._repository, app)
-        return await asyncio.to_thread(check_all, schema, documents), revision
+        return await check(schema, documents), revision
 
     async def rotate(self, author: str) -> tuple[int, int]:
         """Encrypt under the first key what is under others; return how many of how many."""

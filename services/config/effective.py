@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mesh.config.paths import Path, format_path
 from services.config import gray, secrets
 from services.config.cache import Cache
+from services.config.checking import load
 from services.config.errors import PreconditionError, Violation, sentence
 from services.config.keys import KeyRing
 from services.config.layers import Layer, Target, merge, stack
 from services.config.records import App, Entry
 from services.config.repository import Repository
-from services.config.schema import Schema
 from services.config.text import canonical
 from services.config.tree import Document
+
+if TYPE_CHECKING:
+    from services.config.schema import Schema
 
 _CACHED_BYTES = 64 << 20
 _CACHED_SCHEMAS = 64
@@ -51,6 +56,8 @@ class Resolver:
         self._repository = repository
         self._keys = keys
         self._schemas: Cache[tuple[str, int], Schema] = Cache(_CACHED_SCHEMAS)
+        # A fleet that comes back at once makes each schema once.
+        self._loading = asyncio.Lock()
         self._cache: Cache[tuple[str, int, tuple[Entry, ...]], Effective] = Cache(_CACHED_BYTES)
 
     async def effective(self, name: str, number: int, target: Target) -> Effective:
@@ -96,10 +103,11 @@ class Resolver:
     async def _check(self, name: str, schema: int, number: int, target: Target, document: Document) -> None:
         if not schema:
             return
-        checker = self._schemas.get((name, schema))
-        if checker is None:
-            stored = (await self._repository.texts("schemas", name, [schema]))[schema]
-            checker = self._schemas.put((name, schema), Schema(stored.text))
+        async with self._loading:
+            checker = self._schemas.get((name, schema))
+            if checker is None:
+                stored = (await self._repository.texts("schemas", name, [schema]))[schema]
+                checker = self._schemas.put((name, schema), await load(stored.text))
         found = [Violation(format_path(path) or "the document", what) for path, what in checker.violations(document)]
         if found:
             whom = f"service '{target.service}' in environment '{target.environment}'"

@@ -8,12 +8,13 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING
 
 from mesh.errors import UsageError
 from services.config.errors import PreconditionError, Violation
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -32,7 +33,7 @@ class KeyRing:
     """The first key encrypts, all decrypt."""
 
     def __init__(self, keys: Iterable[bytes] = ()) -> None:
-        self._keys = {key_id(key): AESGCM(key) for key in keys}
+        self._keys = {key_id(key): _cipher(key) for key in keys}
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> KeyRing:
@@ -74,12 +75,21 @@ class KeyRing:
         if key is None:
             message = f"{where} is under key {token.key_id}, which the control process does not have: {_HOW}"
             raise PreconditionError("SECRET_KEY", message, [Violation(where, f"needs key {token.key_id}")])
+        from cryptography.exceptions import InvalidTag
+
         nonce, sealed = token.data[:_NONCE_BYTES], token.data[_NONCE_BYTES:]
         try:
             return key.decrypt(nonce, sealed, _bound(application, secret_id)).decode()
         except InvalidTag:
             message = f"{where} is damaged where it is stored: put it anew"
             raise PreconditionError("SECRET_DAMAGED", message, [Violation(where, "is damaged")]) from None
+
+
+def _cipher(key: bytes) -> AESGCM:
+    # Loaded where there are keys only: it takes a while.
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(key)
 
 
 def make_key() -> str:

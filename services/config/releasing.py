@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mesh.api.config.v1 import Action
 from services.config import records
+from services.config.checking import check, load
 from services.config.editing import draft_documents
 from services.config.errors import ConflictError, PreconditionError, Violation, sentence
 from services.config.gray import Rule
 from services.config.layers import Layer
 from services.config.records import App, Audit, Entry, Gray, Manifest, Release
 from services.config.repository import Change, Known, Repository, unknown_application
-from services.config.schema import Schema, SchemaViolation, check_all
 from services.config.tree import Document
 from services.storage.kv.base import Operation, Put
+
+if TYPE_CHECKING:
+    from services.config.schema import SchemaViolation
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +136,7 @@ class Releaser:
         if not app.schema:
             return
         stored = (await self._repository.texts("schemas", app.name, [app.schema]))[app.schema]
-        # In a thread: large documents in many layers take a while, and watches go on meanwhile.
-        found = await asyncio.to_thread(lambda: check_all(Schema(stored.text), documents))
+        found = await check(await load(stored.text), documents)
         if found:
             violations = [Violation(one.path or "the document", describe(one)) for one in found]
             message = sentence(f"{what} of '{app.name}' does not satisfy its schema", violations)

@@ -31,6 +31,7 @@ from mesh.api.logsink.v1 import (
 from services.logsink.domain import LogSink
 from services.logsink.pushing import Pushes
 from services.logsink.searching import InvalidError
+from services.names import LOG_SINK, OTLP_LOGS
 from services.storage.columns.base import (
     BatchError,
     ColumnsError,
@@ -39,9 +40,6 @@ from services.storage.columns.base import (
     SequenceError,
     StorageError,
 )
-
-SERVICE = "mesh.logsink.v1.LogSink"
-OTLP_SERVICE = "opentelemetry.proto.collector.logs.v1.LogsService"
 
 RETRY_SECONDS = 1.0
 
@@ -64,12 +62,12 @@ class GrpcLogSink:
             "Histogram": _unary(self.histogram),
             "Fields": _unary(self.fields),
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(LOG_SINK, methods),))
 
     def add_otlp_to(self, server: grpc.aio.Server) -> None:
         """Serve OpenTelemetry's logs service."""
         methods: dict[str, Any] = {"Export": _unary(self.export)}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(OTLP_SERVICE, methods),))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(OTLP_LOGS, methods),))
 
     async def push(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[PushResponse]:
         """Answer each request in order, with some of them on their way to the disk at a time."""

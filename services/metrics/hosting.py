@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +14,17 @@ from prometheus_client import CollectorRegistry
 
 from mesh.api.metrics.v1 import add_MetricsServicer_to_server
 from mesh.errors import StartError
-from mesh.options import alert_receivers
 from services.host import Hosted
-from services.metrics.alerts.delivery import Receiver
+from services.metrics.alerts.receivers import Receiver
 from services.metrics.decoding import Decoding
 from services.metrics.http.app import Api
 from services.metrics.http.server import serve_http
-from services.metrics.otlp.servicer import SERVICE as OTLP_METRICS
 from services.metrics.otlp.servicer import OtlpMetrics
 from services.metrics.own import own_registry
 from services.metrics.pull.itself import keep_itself
-from services.metrics.pull.targets import METRICS as METRICS_METADATA
 from services.metrics.service import metrics_service
-from services.metrics.servicer import SERVICE as METRICS
 from services.metrics.servicer import GrpcMetrics
+from services.names import METRICS, OTLP_METRICS
 from services.registry.domain import Registry
 from services.storage.columns.base import ColumnsError, ColumnStore
 from services.storage.kv.base import Store
@@ -34,32 +32,14 @@ from services.storage.kv.base import Store
 # It takes what is a server to it alone.
 _add: Any = add_MetricsServicer_to_server
 
-__all__ = ["METRICS_METADATA", "HostedMetrics", "default_receivers", "hosted_metrics"]
-
 
 @dataclass(frozen=True, slots=True)
 class HostedMetrics:
     """What of it the control process serves."""
 
     services: tuple[Hosted, ...]
-    # Where the HTTP API is, "" for nowhere.
-    http: str
     # What the process tells of itself: others may register what they count.
     own: CollectorRegistry
-
-
-def default_receivers(webhooks: Sequence[str] = (), alertmanagers: Sequence[str] = ()) -> tuple[Receiver, ...]:
-    """Return where alerts go: as given, else as the environment says.
-
-    Raises:
-        UsageError: a URL is none.
-
-    """
-    from_webhooks, from_alertmanagers, secret = alert_receivers()
-    return (
-        *(Receiver(url, secret=secret) for url in webhooks or from_webhooks),
-        *(Receiver(url, alertmanager=True) for url in alertmanagers or from_alertmanagers),
-    )
 
 
 @contextlib.asynccontextmanager
@@ -69,18 +49,17 @@ async def hosted_metrics(
     registry: Registry,
     *,
     me: tuple[str, str],
-    http: str,
-    option: str,
+    http: socket.socket | None = None,
     receivers: Sequence[Receiver] = (),
     disks: Sequence[Path] = (),
 ) -> AsyncIterator[HostedMetrics]:
     """Run the service while the context is open, with samples in `columns`, and rules and alerts in `kv`.
 
-    The process' own metrics are served by `http`; without that they are stored in place, as of `me`, its service and
-    instance.
+    The process' own metrics are served by `http`, as is Prometheus' API; without that they are stored in place, as of
+    `me`, its service and instance. The socket has an address, and stays its owner's.
 
     Raises:
-        StartError: the store cannot be read, or the HTTP address, which `option` gave, cannot be listened on.
+        StartError: the store cannot be read.
 
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -99,11 +78,11 @@ async def hosted_metrics(
             Hosted(OTLP_METRICS, lambda server: otlp.add_to(Decoding(server, broken))),
         )
         own = own_registry(metrics.collector, disks)
-        if http:
-            http = await stack.enter_async_context(serve_http(Api(metrics, own).app(), http, option))
+        if http is not None:
+            await stack.enter_async_context(serve_http(Api(metrics, own).app(), http))
         else:
             await stack.enter_async_context(_running(keep_itself(metrics.store, own, *me)))
-        yield HostedMetrics(services, http, own)
+        yield HostedMetrics(services, own)
 
 
 @contextlib.asynccontextmanager

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from mesh.clock import Clock
 from mesh.errors import MeshError
 from mesh.telemetry.lag import LoopLag
-from services.metrics.alerts.delivery import Delivery, Receiver
+from services.metrics.alerts.delivery import Delivery
 from services.metrics.alerts.keeper import Keeper
+from services.metrics.alerts.receivers import Receiver
 from services.metrics.alerts.records import Records
 from services.metrics.options import MetricsOptions
 from services.metrics.own import ControlCollector

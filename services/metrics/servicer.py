@@ -19,7 +19,6 @@ from services.metrics.samples import Stored
 from services.metrics.status import Context, answering
 from services.metrics.store import MetricStore
 
-SERVICE = "mesh.metrics.v1.Metrics"
 # Requests of one stream whose samples are being written.
 IN_FLIGHT = 4
 # Samples of a request from which on it is read beside the event loop.

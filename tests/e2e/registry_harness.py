@@ -14,17 +14,24 @@ from typing import Any
 import grpc
 
 from mesh.api.registry.v1 import RegistryStub
+from mesh.cli.supervisor.ready import serving_all
+from services.control import OFF
+from services.names import TELEMETRY
 
 ROOT = Path(__file__).resolve().parents[2]
 # Generous: the machine may be busy. Nothing waits this long unless it is broken.
 PATIENCE = 60.0
+# What `start` does about the telemetry services, which come after the others.
+AWAITED, LATER = "awaited", "later"
 
 
 class ControlProcess:
     """`python -m services` on one data directory and, once it has one, on one port."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, telemetry: str = OFF) -> None:
+        """Have no telemetry services; have them `AWAITED` by `start`, or come `LATER`."""
         self.data_dir = data_dir
+        self._telemetry = telemetry
         self.address = "127.0.0.1:0"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -39,6 +46,8 @@ class ControlProcess:
             line = await asyncio.wait_for(asyncio.to_thread(pipe.readline), PATIENCE)
         assert line, (await self._process.communicate())[1].decode()
         self.address = json.loads(line)["control"]
+        if self._telemetry == AWAITED:
+            await serving_all(self.address, TELEMETRY)
 
     async def kill(self) -> None:
         """End it as a power failure would."""
@@ -72,8 +81,10 @@ class ControlProcess:
         )
 
     async def _spawn(self, *more: str, pass_fds: tuple[int, ...] = ()) -> asyncio.subprocess.Process:
+        without = ("--telemetry-store", OFF) if self._telemetry == OFF else ()
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services", "--listen", self.address, "--data-dir", str(self.data_dir), *more),
+            *(sys.executable, "-m", "services", "--listen", self.address, "--data-dir", str(self.data_dir)),
+            *(*without, *more),
             cwd=ROOT,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -89,9 +100,9 @@ class ControlProcess:
 
 
 @contextlib.asynccontextmanager
-async def control_process(data_dir: Path) -> AsyncIterator[ControlProcess]:
+async def control_process(data_dir: Path, telemetry: str = OFF) -> AsyncIterator[ControlProcess]:
     """Run one, whatever happens to it meanwhile."""
-    control = ControlProcess(data_dir)
+    control = ControlProcess(data_dir, telemetry)
     try:
         await control.start()
         yield control

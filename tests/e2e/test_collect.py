@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mesh.api.logsink.v1 import Filter, LogSinkStub, SearchRequest
-from tests.e2e.registry_harness import PATIENCE, ROOT, ControlProcess
+from tests.e2e.registry_harness import AWAITED, PATIENCE, ROOT, ControlProcess
 
 ROUNDS = int(os.environ.get("MESH_KILL_ROUNDS", "4"))
 
@@ -63,7 +63,7 @@ class Collecting:
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[ControlProcess]:
-    process = ControlProcess(tmp_path / "data")
+    process = ControlProcess(tmp_path / "data", AWAITED)
     await process.start()
     try:
         yield process

@@ -32,7 +32,7 @@ from mesh.api.registry.v1 import (
     ListRequest,
     UpdateRequest,
 )
-from tests.e2e.registry_harness import PATIENCE, ROOT, control_process, registry_stub, running
+from tests.e2e.registry_harness import LATER, PATIENCE, ROOT, control_process, registry_stub, running
 from tests.e2e.test_registry_crash import Follower, registration
 
 ROUNDS = int(os.environ.get("MESH_KILL_ROUNDS", "6"))
@@ -158,7 +158,7 @@ async def test_nothing_acknowledged_is_lost_however_often_it_is_killed(tmp_path:
     fleet = Fleet()
     documents, late = Documents(), list[float]()
     async with (
-        control_process(tmp_path) as control,
+        control_process(tmp_path, LATER) as control,
         registry_stub(control) as stub,
         control.channel() as channel,
         EdgeProcess.following(control.address, tmp_path / "edge") as edge,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from mesh.api.registry.v1 import Instance, ListRequest, RegisterRequest, WatchRequest
-from tests.e2e.registry_harness import PATIENCE, ControlProcess, control_process, registry_stub
+from mesh.cli.supervisor.ready import serving_all
+from services.names import LOG_SINK, TELEMETRY
+from tests.e2e.registry_harness import LATER, PATIENCE, ControlProcess, control_process, registry_stub
 
 
 async def test_it_stops_at_once_silently_with_streams_open(tmp_path: Path) -> None:
@@ -111,3 +114,44 @@ async def test_a_bad_registration_is_told_what_is_wrong(
             await stub.Register(RegisterRequest(instance=instance))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.details() == sentence
+
+
+async def test_a_telemetry_store_that_cannot_be_opened_keeps_nobody_from_the_registry(tmp_path: Path) -> None:
+    place = tmp_path / "telemetry.duckdb"
+    place.mkdir()
+    async with (
+        control_process(tmp_path, LATER) as control,
+        registry_stub(control) as stub,
+        control.channel() as channel,
+    ):
+        (own,) = (await stub.List(ListRequest())).instances
+        assert set(TELEMETRY) < set(own.grpc_services)
+        search: Any = channel.unary_unary(f"/{LOG_SINK}/Search")
+        said = ""
+        async with asyncio.timeout(PATIENCE):
+            while str(place) not in said:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await search(b"")
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+                said = caught.value.details() or ""
+                await asyncio.sleep(0.05)
+        place.rmdir()
+        await serving_all(control.address, TELEMETRY)
+        code, said = await control.terminate()
+    assert code == 0
+    assert all(line.endswith("; trying again") for line in said.splitlines())
+
+
+async def test_it_stops_at_once_while_telemetry_is_being_opened(tmp_path: Path) -> None:
+    async with control_process(tmp_path, LATER) as control:
+        assert await control.terminate() == (0, "")
+
+
+async def test_a_control_process_without_telemetry_does_not_know_it(tmp_path: Path) -> None:
+    async with control_process(tmp_path) as control, registry_stub(control) as stub, control.channel() as channel:
+        (own,) = (await stub.List(ListRequest())).instances
+        assert not set(TELEMETRY) & set(own.grpc_services)
+        search: Any = channel.unary_unary(f"/{LOG_SINK}/Search")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await search(b"")
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

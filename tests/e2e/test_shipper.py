@@ -14,7 +14,7 @@ from mesh.telemetry.record import Record, to_batch
 from mesh.telemetry.shipper import Shipper, ShipperOptions
 from mesh.telemetry.spans import SpanRecord, to_span_batch
 from mesh.telemetry.spool import Spool, left_behind
-from tests.e2e.registry_harness import PATIENCE, control_process
+from tests.e2e.registry_harness import AWAITED, PATIENCE, control_process
 from tests.e2e.test_collect import arrived, bodies
 
 
@@ -29,7 +29,7 @@ def put(shipper: Shipper, *texts: str) -> bool:
 
 
 async def test_records_arrive_in_order_over_a_kill_of_the_sink(tmp_path: Path) -> None:
-    async with control_process(tmp_path / "data") as control:
+    async with control_process(tmp_path / "data", AWAITED) as control:
         async with Shipper(control.address, "test") as shipper:
             for number in range(60):
                 assert put(shipper, f"{number}.0", f"{number}.1")
@@ -47,7 +47,7 @@ async def test_what_is_too_much_for_memory_waits_on_disk_and_for_another_process
     root = tmp_path / "spool"
     options = ShipperOptions(memory_bytes=1 << 16, spool=root, spool_bytes=1 << 20, close_seconds=0)
     texts = [f"{number} " + "x" * 10_000 for number in range(40)]
-    async with control_process(tmp_path / "data") as control:
+    async with control_process(tmp_path / "data", AWAITED) as control:
         await control.kill()
         async with Shipper(control.address, "test", options) as shipper:
             for text in texts:

@@ -111,6 +111,22 @@ async def _healthy(health: health_pb2_grpc.HealthStub, service: str) -> None:
             await asyncio.sleep(_ASK_EVERY)
 
 
+async def serving_all(address: str, services: Collection[str]) -> None:
+    """Return when the server at `address` serves all gRPC `services`.
+
+    Raises:
+        StartError: one of them is not served in time.
+
+    """
+    async with grpc.aio.insecure_channel(dialable(address)) as channel:
+        for service in services:
+            try:
+                async with asyncio.timeout(TIMEOUT):
+                    await _healthy(health_pb2_grpc.HealthStub(channel), service)
+            except TimeoutError as error:
+                raise StartError(f"the control services do not serve {service} within {TIMEOUT:g} s") from error
+
+
 def dialable(address: str) -> str:
     """Return where a listener can be reached from this machine: one on all addresses is at the loopback too."""
     host, _, port = address.rpartition(":")

@@ -10,8 +10,9 @@ from mesh.cli.output import Progress
 from mesh.cli.supervisor import plan
 from mesh.cli.supervisor.folder import Log
 from mesh.cli.supervisor.part import Part, Spec
-from mesh.cli.supervisor.ready import dialable, serving
+from mesh.cli.supervisor.ready import dialable, serving, serving_all
 from mesh.cli.waiting import LeftError, unless
+from services.names import TELEMETRY
 
 
 class Supervisor:
@@ -82,6 +83,8 @@ class Supervisor:
         public = internal if self._options.edge.public_tls.enabled else edge.addresses["public"]
         workers = self._options.edge.workers
         await unless(serving(public, internal, instances, service, workers=workers), stop.wait())
+        self._progress.update("waiting for the telemetry services")
+        await unless(serving_all(control.addresses["control"], TELEMETRY), stop.wait())
 
     async def _stop(self) -> None:
         for stage in reversed(self.stages):

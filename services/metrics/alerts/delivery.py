@@ -14,7 +14,6 @@ import logging
 import random
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,8 +21,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from mesh.errors import MeshError
-from mesh.options import require
 from services.metrics.alerts.keeper import Keeper
+from services.metrics.alerts.receivers import Receiver
 from services.metrics.alerts.records import Kept
 from services.metrics.alerts.states import State
 from services.metrics.store import MetricStore
@@ -36,39 +35,12 @@ MAX_BATCH = 100
 TIMEOUT = 10.0
 # Seconds until a failed delivery is tried again: doubling, with jitter.
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
-# How often a firing alert is told again: people are reminded, Alertmanager takes silence for the end.
-REMIND_WEBHOOK, REMIND_ALERTMANAGER = 4 * 3600.0, 60.0
 # What Alertmanager is told as the end of a firing alert, in case that nothing more comes.
 _ENDS_AFTER_MS = 4 * 60_000
 # How often it is looked whether there is something to be told again.
 _LOOK_SECONDS = 15.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Receiver:
-    """Where alerts are sent."""
-
-    url: str
-    alertmanager: bool = False
-    # Signs what goes to a webhook; "" signs nothing.
-    secret: str = ""
-
-    def __post_init__(self) -> None:
-        option = "--alertmanager" if self.alertmanager else "--alert-webhook"
-        parts = urlsplit(self.url)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and not parts.fragment
-        require(good, f"{option}: '{self.url}' is not http://HOST[:PORT][/PATH] or https://...")
-
-    @property
-    def name(self) -> str:
-        """What deliveries are noted under; without what a URL may hold of secrets."""
-        return hashlib.blake2b(self.url.encode(), digest_size=6).hexdigest()
-
-    @property
-    def remind(self) -> float:
-        return REMIND_ALERTMANAGER if self.alertmanager else REMIND_WEBHOOK
 
 
 class Delivery:

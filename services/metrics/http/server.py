@@ -10,28 +10,14 @@ from collections.abc import AsyncIterator
 import uvicorn
 from starlette.applications import Starlette
 
-from mesh.listening import cannot_listen
-
 # A request that hangs must not hold up the end of the process.
 _CLOSE_SECONDS = 1
 _MAX_CONNECTIONS = 500
 
 
 @contextlib.asynccontextmanager
-async def serve_http(app: Starlette, address: str, option: str) -> AsyncIterator[str]:
-    """Serve `app` at "HOST:PORT" while the context is open; yields the address, its port resolved.
-
-    Raises:
-        StartError: the address, which `option` gave, cannot be listened on.
-
-    """
-    host, _, port = address.rpartition(":")
-    bare = host.strip("[]")
-    try:
-        family = socket.getaddrinfo(bare, int(port), type=socket.SOCK_STREAM)[0][0]
-        listening = socket.create_server((bare, int(port)), family=family)
-    except OSError as error:
-        raise cannot_listen(address, option, error) from error
+async def serve_http(app: Starlette, at: socket.socket) -> AsyncIterator[None]:
+    """Serve `app` at a socket that has an address while the context is open."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -41,13 +27,13 @@ async def serve_http(app: Starlette, address: str, option: str) -> AsyncIterator
         timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     server = _Server(config)
-    with listening:
-        task = asyncio.create_task(server.serve(sockets=[listening]))
-        try:
-            yield f"{host}:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await task
+    # The server closes what it is given.
+    task = asyncio.create_task(server.serve(sockets=[at.dup()]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
 
 
 class _Server(uvicorn.Server):

@@ -19,8 +19,8 @@ from services.metrics.otlp.convert import convert
 from services.metrics.otlp.points import Totals
 from services.metrics.status import Context, answering
 from services.metrics.store import MetricStore
+from services.names import OTLP_METRICS
 
-SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
 # Deltas whose series was silent for so long are forgotten, in nanoseconds; and how many are looked after.
 _FORGET_NS = 3600 * 10**9
 _MANY_TOTALS = 100_000
@@ -42,7 +42,7 @@ class OtlpMetrics:
         export: Any = self.export
         decode, encode = ExportMetricsServiceRequest.FromString, ExportMetricsServiceResponse.SerializeToString
         handler = grpc.unary_unary_rpc_method_handler(export, decode, encode)
-        server.add_registered_method_handlers(SERVICE, {"Export": handler})
+        server.add_registered_method_handlers(OTLP_METRICS, {"Export": handler})
 
     async def export(self, request: ExportMetricsServiceRequest, context: Context) -> ExportMetricsServiceResponse:
         """Store what is well formed, and say how much was not."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from mesh.clock import Clock
 from mesh.errors import UsageError
 from mesh.options import require
-from services.storage.columns.base import ColumnStore, Options, TableSchema
-from services.storage.columns.store import ThreadedStore
+
+if TYPE_CHECKING:
+    from services.storage.columns.base import ColumnStore, Options, TableSchema
 
 DUCKDB = "duckdb"
 POSTGRES = "postgresql"
@@ -29,6 +31,9 @@ def open_columns(
         UsageError: there is no such store.
 
     """
+    from services.storage.columns.base import Options
+    from services.storage.columns.store import ThreadedStore
+
     check_columns_url(url)
     options = options or Options()
     tables = {schema.name: schema for schema in schemas}
@@ -52,7 +57,7 @@ def check_columns_url(url: str) -> None:
     # Without what stands after the scheme: there may be a password in it.
     wrong = (
         f"--telemetry-store: the URL with scheme '{parts.scheme}' names no store: give duckdb:///ABSOLUTE/PATH or, for "
-        "example, postgresql://mesh@db.example:5432/telemetry"
+        "example, postgresql://mesh@db.example:5432/telemetry, or off"
     )
     if parts.scheme == DUCKDB:
         path = Path(unquote(parts.path))

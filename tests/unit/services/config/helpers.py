@@ -18,7 +18,7 @@ from mesh.api.registry.v1 import Instance, RegisterRequest, RegistryStub
 from mesh.discovery.channel import control_channel
 from mesh.runtime import Process
 from services.config.keys import make_key
-from services.control import ControlOptions, run_control
+from services.control import OFF, ControlOptions, run_control
 
 ME = "ann"
 
@@ -72,7 +72,7 @@ async def serving(folder: Path, *keys: str, listen: str = "127.0.0.1:0") -> Asyn
     if keys or not file.exists():
         file.write_text("\n".join(keys or (make_key(),)))
     process = Announced()
-    options = ControlOptions(listen=listen, data_dir=folder, grace=0, config_key_file=file)
+    options = ControlOptions(listen=listen, data_dir=folder, grace=0, config_key_file=file, telemetry_store=OFF)
     running = asyncio.create_task(run_control(options, process))
     await asyncio.wait((running, process.addresses), return_when=asyncio.FIRST_COMPLETED)
     if running.done():

@@ -32,7 +32,8 @@ from mesh.clock import SystemClock
 from services.host import Host, Hosted
 from services.logsink.domain import LogSink
 from services.logsink.records import LOGS
-from services.logsink.servicer import OTLP_SERVICE, SERVICE, GrpcLogSink
+from services.logsink.servicer import GrpcLogSink
+from services.names import LOG_SINK, OTLP_LOGS
 from services.storage.columns.base import Options
 from services.storage.columns.urls import open_columns
 
@@ -45,7 +46,7 @@ async def serving(folder: Path, **options: int) -> AsyncIterator[tuple[Any, LogS
     async with open_columns(f"duckdb://{folder}/logs.db", [LOGS], Options(**options)) as store:
         sink = LogSink(store)
         service = GrpcLogSink(sink)
-        hosted = [Hosted(SERVICE, service.add_to), Hosted(OTLP_SERVICE, service.add_otlp_to)]
+        hosted = [Hosted(LOG_SINK, service.add_to), Hosted(OTLP_LOGS, service.add_otlp_to)]
         host = Host("127.0.0.1:0", hosted, option="--listen", max_receive_bytes=64 << 20)
         address = await host.start()
         try:
@@ -179,7 +180,7 @@ async def test_what_does_not_fit_is_pushed_back_with_a_time(tmp_path: Path) -> N
 )
 async def test_what_makes_no_sense_is_said(tmp_path: Path, method: str, data: bytes, says: str) -> None:
     async with serving(tmp_path) as (channel, _):
-        path = f"/{SERVICE}/{method}"
+        path = f"/{LOG_SINK}/{method}"
         if method == "Push":
             error = await failure(channel.stream_stream(path)(iter([data])))
         elif method == "Tail":
@@ -253,7 +254,7 @@ async def test_opentelemetrys_records_become_ours(tmp_path: Path) -> None:
 async def test_opentelemetrys_messages_that_are_bad(tmp_path: Path) -> None:
     async with serving(tmp_path) as (channel, sink):
         stub = otlp(channel)
-        raw = channel.unary_unary(f"/{OTLP_SERVICE}/Export")
+        raw = channel.unary_unary(f"/{OTLP_LOGS}/Export")
         invalid = export(LogRecord(body=text("body"))).SerializeToString().replace(b"body", b"b\xff\xfey")
         for data in (invalid, b"\x0a\xff"):
             error = await failure(raw(data))

@@ -14,8 +14,9 @@ import pytest
 
 from mesh.errors import UsageError
 from mesh.testing.clock import ManualClock
-from services.metrics.alerts.delivery import SIGNATURE, TIMESTAMP, Delivery, Receiver, signature
+from services.metrics.alerts.delivery import SIGNATURE, TIMESTAMP, Delivery, signature
 from services.metrics.alerts.keeper import DEFAULT_FILE, Keeper
+from services.metrics.alerts.receivers import Receiver
 from services.metrics.alerts.records import Records, Silence
 from services.metrics.errors import InvalidError, NotFoundError
 from services.metrics.promql.labels import get

@@ -1,0 +1,11 @@
+"""The gRPC services of the control process by name, for who must know them before what serves them is loaded."""
+
+from __future__ import annotations
+
+LOG_SINK = "mesh.logsink.v1.LogSink"
+METRICS = "mesh.metrics.v1.Metrics"
+OTLP_LOGS = "opentelemetry.proto.collector.logs.v1.LogsService"
+OTLP_METRICS = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+
+# What stands on the telemetry store, and is served once that is open: see `services.telemetry`.
+TELEMETRY = (LOG_SINK, OTLP_LOGS, METRICS, OTLP_METRICS)

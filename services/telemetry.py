@@ -1,0 +1,53 @@
+"""The telemetry services, on their columnar store: logs and metrics.
+
+What is imported here takes seconds on a busy machine: the control process loads it when it serves the rest already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from services.host import Hosted
+from services.logsink.domain import LogSink
+from services.logsink.records import LOGS
+from services.logsink.servicer import GrpcLogSink
+from services.metrics import tables as metric_tables
+from services.metrics.alerts.receivers import Receiver
+from services.metrics.hosting import hosted_metrics
+from services.metrics.options import MetricsOptions
+from services.names import LOG_SINK, OTLP_LOGS
+from services.registry.domain import Registry
+from services.storage.columns.retaining import retaining
+from services.storage.columns.urls import open_columns
+from services.storage.kv.base import Store
+
+
+@contextlib.asynccontextmanager
+async def telemetry(
+    url: str,
+    kv: Store,
+    registry: Registry,
+    *,
+    me: tuple[str, str],
+    http: socket.socket | None = None,
+    receivers: Sequence[Receiver] = (),
+    disks: Sequence[Path] = (),
+) -> AsyncIterator[list[Hosted]]:
+    """Run the services of `services.names.TELEMETRY` on the columnar store at `url` while the context is open.
+
+    They are the control process' that is registered as `me`, a service and an instance, and writes to `disks`.
+
+    Raises:
+        StartError: the store cannot be used.
+
+    """
+    async with (
+        open_columns(url, [LOGS, *metric_tables.schemas(MetricsOptions().max_age)]) as columns,
+        retaining(columns),
+        hosted_metrics(columns, kv, registry, me=me, http=http, receivers=receivers, disks=disks) as metrics,
+    ):
+        logs = GrpcLogSink(LogSink(columns))
+        yield [Hosted(LOG_SINK, logs.add_to), Hosted(OTLP_LOGS, logs.add_otlp_to), *metrics.services]
