@@ -68,6 +68,8 @@ class Shipper:
         self._seq = 0
         # Held while batches move from memory to disk: they are in neither then.
         self._moving = asyncio.Lock()
+        # The same between threads: one that works for a task goes on when that is cancelled.
+        self._threads = threading.Lock()
         self._came = asyncio.Event()
         self._high = asyncio.Event()
         self._sent = asyncio.Event()
@@ -168,12 +170,13 @@ class Shipper:
         return self._memory[0] if self._memory else None
 
     def _forget(self, seq: int) -> None:
-        if self._spool and self._spool.first == seq:
-            self._spool.drop()
-            return
-        with self._guard:
-            if self._memory and self._memory[0][0] == seq:
-                self._memory_bytes -= len(self._memory.popleft()[1])
+        with self._threads:
+            if self._spool and self._spool.first == seq:
+                self._spool.drop()
+                return
+            with self._guard:
+                if self._memory and self._memory[0][0] == seq:
+                    self._memory_bytes -= len(self._memory.popleft()[1])
 
     async def _spill_when_high(self) -> None:
         while True:
@@ -184,9 +187,11 @@ class Shipper:
 
     def _spill(self) -> None:
         """Move batches from memory to the disk, as long as there is room."""
-        spool = self._spool
-        if spool is None:
-            return
+        with self._threads:
+            if self._spool is not None:
+                self._spill_to(self._spool)
+
+    def _spill_to(self, spool: Spool) -> None:
         while self._memory:
             seq, data, _ = self._memory[0]
             if spool.size + len(data) > self._options.spool_bytes:

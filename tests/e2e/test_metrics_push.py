@@ -18,14 +18,14 @@ from mesh.clock import Clock
 from mesh.telemetry import resources
 from mesh.telemetry.metrics_push import MetricsPusher, PusherOptions
 from mesh.testing import ManualClock
-from tests.e2e.registry_harness import PATIENCE, ControlProcess, control_process
+from tests.e2e.registry_harness import AWAITED, PATIENCE, ControlProcess, control_process
 
 OPTIONS = PusherOptions(interval=0.1)
 
 
 @pytest.fixture
 async def control(tmp_path: Path) -> AsyncIterator[ControlProcess]:
-    async with control_process(tmp_path / "data") as process:
+    async with control_process(tmp_path / "data", AWAITED) as process:
         yield process
 
 

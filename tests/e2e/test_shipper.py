@@ -70,7 +70,7 @@ async def test_what_is_too_much_for_memory_waits_on_disk_and_for_another_process
 async def test_no_kind_of_records_sends_what_another_one_left_behind(tmp_path: Path) -> None:
     options = ShipperOptions(spool=tmp_path / "spool", close_seconds=0)
     span = SpanRecord("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "work", 1, 2)
-    async with control_process(tmp_path / "data") as control:
+    async with control_process(tmp_path / "data", AWAITED) as control:
         async with (
             Shipper("127.0.0.1:1", "test", options) as logs,
             Shipper("127.0.0.1:1", "test", options, SPANS) as spans,
