@@ -8,9 +8,9 @@ from typing import Any
 
 import nats
 import pytest
-from mesh.context import CallContext, current, entered
 from nats.aio.client import Client
 
+from mesh.context import CallContext, current, entered
 from mesh.messaging import recording
 from mesh.messaging.nats import publish, request, subscribe, working_on
 from mesh.telemetry.spans import CONSUMER, PRODUCER, SpanLink, SpanRecord

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mesh.context import CallContext, entered
 
 from mesh import correlation
+from mesh.context import CallContext, entered
 from mesh.messaging import Incoming, extract, inject
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

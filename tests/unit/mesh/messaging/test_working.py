@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from mesh.context import CallContext, current, entered
 
+from mesh.context import CallContext, current, entered
 from mesh.messaging import consuming, extract, inject, producing, recording
 from mesh.telemetry.spans import CONSUMER, ERROR, PRODUCER, SpanLink, SpanRecord
 from mesh.testing import ManualClock
