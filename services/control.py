@@ -68,7 +68,7 @@ class ControlOptions:
     data_dir: Path
     # The URL of what holds the state, when it is not a file in `data_dir`; any number of processes may use one etcd.
     store: str = ""
-    # The URL of what holds logs and metrics, when it is not a file in `data_dir`; OFF serves neither.
+    # The URL of what holds logs, spans and metrics, when it is not a file in `data_dir`; OFF serves none of them.
     telemetry_store: str = ""
     # Seconds that unary calls get to finish when the process stops.
     grace: float = DEFAULT_GRACE

@@ -1,4 +1,4 @@
-"""The telemetry services, on their columnar store: logs and metrics.
+"""The telemetry services, on their columnar store: logs, spans and metrics.
 
 What is imported here takes seconds on a busy machine: the control process loads it when it serves the rest already.
 """
@@ -23,6 +23,9 @@ from services.registry.domain import Registry
 from services.storage.columns.retaining import retaining
 from services.storage.columns.urls import open_columns
 from services.storage.kv.base import Store
+from services.tracesink.domain import TraceSink
+from services.tracesink.records import SPANS
+from services.tracesink.servicer import hosted as hosted_traces
 
 
 @contextlib.asynccontextmanager
@@ -45,9 +48,14 @@ async def telemetry(
 
     """
     async with (
-        open_columns(url, [LOGS, *metric_tables.schemas(MetricsOptions().max_age)]) as columns,
+        open_columns(url, [LOGS, SPANS, *metric_tables.schemas(MetricsOptions().max_age)]) as columns,
         retaining(columns),
         hosted_metrics(columns, kv, registry, me=me, http=http, receivers=receivers, disks=disks) as metrics,
     ):
         logs = GrpcLogSink(LogSink(columns))
-        yield [Hosted(LOG_SINK, logs.add_to), Hosted(OTLP_LOGS, logs.add_otlp_to), *metrics.services]
+        yield [
+            Hosted(LOG_SINK, logs.add_to),
+            Hosted(OTLP_LOGS, logs.add_otlp_to),
+            *hosted_traces(TraceSink(columns)),
+            *metrics.services,
+        ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -23,7 +22,8 @@ from mesh.clock import Clock, SystemClock
 from services.logsink import otlp, records, searching
 from services.logsink.records import LOGS
 from services.logsink.searching import InvalidError, Query
-from services.storage.columns.base import DAY_NS, Appended, BatchError, ColumnStore, FullError
+from services.sinks.decoding import Decoder
+from services.storage.columns.base import DAY_NS, Appended, BatchError, ColumnStore
 
 # How many records of a tail are read, and sent, at once: the bound of what one tailer costs.
 TAIL_PAGE = 500
@@ -34,8 +34,6 @@ BACKLOG_NS = DAY_NS
 TAIL_POLL = 1.0
 # And not more often than this, so that many tails and many small commits do not become many queries.
 TAIL_PAUSE = 0.1
-# OpenTelemetry's messages that wait to be decoded, in bytes; one is always taken.
-MAX_DECODING = 128 << 20
 # A query that takes longer is given up.
 QUERY_SECONDS = 30.0
 
@@ -62,9 +60,7 @@ class LogSink:
         self._store = store
         self._clock = clock or SystemClock()
         self.counters = Counters()
-        self._decoder = ThreadPoolExecutor(1, "logs-decode")
-        # Bytes that wait for it.
-        self._decoding = 0
+        self._decoder = Decoder("logs-decode")
 
     async def durable_seq(self, producer: str) -> int:
         return await self._store.durable_seq(producer) or 0
@@ -87,15 +83,7 @@ class LogSink:
 
         Raises what `ColumnStore.append` does, and `DecodeError`.
         """
-        if self._decoding and self._decoding + len(data) > MAX_DECODING:
-            raise FullError(f"{self._decoding >> 20} MiB wait to be decoded: send it again later")
-        self._decoding += len(data)
-        try:
-            # Tens of milliseconds for a large one: the loop has others to serve.
-            decoding = asyncio.get_running_loop().run_in_executor(self._decoder, self._decoded, data)
-            table, absurd, cut = await decoding
-        finally:
-            self._decoding -= len(data)
+        table, absurd, cut = await self._decoder.run(self._decoded, data)
         if not table.num_rows:
             return 0
         await self._store.append({LOGS.name: table})
@@ -158,7 +146,7 @@ class LogSink:
     def _decoded(self, data: bytes) -> tuple[pa.Table, int, int]:
         rows = otlp.from_export(LogsRequest.FromString(data))
         table, absurd = rows.table(self._clock.wall_ns())
-        return table, absurd, rows.cut
+        return table, absurd, rows.cutter.cut
 
     async def _records(self, query: Query) -> list[LogRecord]:
         return searching.records(await self._query(query))

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from mesh.api.logsink.v1 import FieldsResponse, Filter, HistogramResponse, LogRecord
-from mesh.errors import MeshError, Source
 from services.logsink.records import LOGS
+from services.sinks.errors import InvalidError
+from services.sinks.searching import (
+    Conditions,
+    add_attributes,
+    add_names,
+    check_range,
+    fitting,
+    plain,
+    read_cursor,
+    where,
+    write_cursor,
+)
 from services.storage.columns.base import ROW_ID, Scope
+
+__all__ = ["InvalidError", "Query", "fitting"]
 
 MAX_LIMIT = 5_000
 DEFAULT_LIMIT = 100
-# Of the records in one reply, in bytes: what gRPC takes by default is 4 MiB, and one record may have 2.
-MAX_REPLY = 3 << 20
 MAX_PATTERN = 1_000
-MAX_ATTRIBUTES = 20
-MAX_NAMES = 100
 MAX_BUCKETS = 10_000
 BUCKETS = 60
 # How many records Fields looks at, and how many values it tells of each.
@@ -31,12 +38,6 @@ TOP = 10
 
 COLUMNS = ", ".join((*LOGS.columns, ROW_ID))
 _NAMED = ("service", "instance", "severity_text", "version", "scope", "event_name")
-
-
-class InvalidError(MeshError):
-    """What was asked makes no sense; the message says what."""
-
-    source = Source.DOWNSTREAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def search(filter_: Filter, limit: int, cursor: str, *, oldest_first: bool) -> Q
     conditions, params = _conditions(filter_)
     order, than = ("ASC", ">") if oldest_first else ("DESC", "<")
     if cursor:
-        ts, row = _read(cursor, 2)
+        ts, row = read_cursor(cursor, 2)
         params += [ts, row]
         first, second = len(params) - 1, len(params)
         conditions.append(f"(ts_ns {than} ${first} OR (ts_ns = ${first} AND {ROW_ID} {than} ${second}))")
@@ -67,7 +68,7 @@ def search(filter_: Filter, limit: int, cursor: str, *, oldest_first: bool) -> Q
         )
         scope = narrowed
     sql = (
-        f"SELECT {COLUMNS} FROM {{logs}}{_where(conditions)} ORDER BY ts_ns {order}, {ROW_ID} {order} LIMIT {limit + 1}"
+        f"SELECT {COLUMNS} FROM {{logs}}{where(conditions)} ORDER BY ts_ns {order}, {ROW_ID} {order} LIMIT {limit + 1}"
     )
     return Query(sql, tuple(params), scope)
 
@@ -77,7 +78,7 @@ def tail(filter_: Filter, after_row: int, limit: int) -> Query:
     conditions, params = _conditions(filter_)
     scope = Scope(LOGS.name, key=_key(filter_), after_row=after_row)
     return Query(
-        f"SELECT {COLUMNS} FROM {{logs}}{_where(conditions)} ORDER BY {ROW_ID} LIMIT {limit}", tuple(params), scope
+        f"SELECT {COLUMNS} FROM {{logs}}{where(conditions)} ORDER BY {ROW_ID} LIMIT {limit}", tuple(params), scope
     )
 
 
@@ -86,7 +87,7 @@ def backlog(filter_: Filter, count: int, since_ns: int) -> Query:
     conditions, params = _conditions(filter_)
     scope = Scope(LOGS.name, start=since_ns, key=_key(filter_))
     return Query(
-        f"SELECT {COLUMNS} FROM {{logs}}{_where(conditions)} ORDER BY {ROW_ID} DESC LIMIT {count}", tuple(params), scope
+        f"SELECT {COLUMNS} FROM {{logs}}{where(conditions)} ORDER BY {ROW_ID} DESC LIMIT {count}", tuple(params), scope
     )
 
 
@@ -100,7 +101,7 @@ def histogram(filter_: Filter, step_ns: int) -> tuple[Query, int]:
         raise InvalidError(f"step_ns: {step} makes more than {MAX_BUCKETS} buckets")
     conditions, params = _conditions(filter_)
     sql = (
-        f"SELECT ts_ns - ts_ns % {step} AS start, severity_number, count(*) AS n FROM {{logs}}{_where(conditions)}"
+        f"SELECT ts_ns - ts_ns % {step} AS start, severity_number, count(*) AS n FROM {{logs}}{where(conditions)}"
         " GROUP BY 1, 2 ORDER BY 1"
     )
     return Query(sql, tuple(params), _scope(filter_)), step
@@ -112,7 +113,7 @@ def fields(filter_: Filter) -> Query:
         raise InvalidError("filter: give start_ns and a later end_ns")
     conditions, params = _conditions(filter_)
     sql = (
-        f"SELECT {', '.join(_NAMED)}, attributes FROM {{logs}}{_where(conditions)}"
+        f"SELECT {', '.join(_NAMED)}, attributes FROM {{logs}}{where(conditions)}"
         f" ORDER BY ts_ns DESC, {ROW_ID} DESC LIMIT {SAMPLE}"
     )
     return Query(sql, tuple(params), _scope(filter_))
@@ -129,26 +130,16 @@ def records(table: pa.Table) -> list[LogRecord]:
     return [LogRecord(**{name: value for name, value in row.items() if value is not None}) for row in table.to_pylist()]
 
 
-def fitting(found: list[LogRecord]) -> int:
-    """Return how many of the records, from the first on, fit in one reply; at least one does."""
-    size = 0
-    for count, record in enumerate(found):
-        size += record.ByteSize() + 8
-        if size > MAX_REPLY and count:
-            return count
-    return len(found)
-
-
 def cursor_of(record: LogRecord) -> str:
-    return _write(record.ts_ns, record.row_id)
+    return write_cursor(record.ts_ns, record.row_id)
 
 
 def row_cursor(row: int) -> str:
-    return _write(row)
+    return write_cursor(row)
 
 
 def row_of(cursor: str) -> int:
-    return _read(cursor, 1)[0]
+    return read_cursor(cursor, 1)[0]
 
 
 def counted(table: pa.Table, step: int) -> HistogramResponse:
@@ -204,85 +195,29 @@ def _key(filter_: Filter) -> tuple[str, str] | None:
     return ("trace_id", filter_.trace_id) if filter_.trace_id else None
 
 
-class _Conditions:
-    """Conditions of a WHERE and their parameters, as they are gathered."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.params: list[object] = []
-
-    def add(self, condition: str, *values: object) -> None:
-        """Add a condition with a `{}` for each of the values."""
-        first = len(self.params) + 1
-        self.params += values
-        self.texts.append(condition.format(*(f"${first + place}" for place in range(len(values)))))
-
-
 def _conditions(filter_: Filter) -> tuple[list[str], list[object]]:
     """Return conditions and their parameters for all that a scope does not say."""
-    if filter_.start_ns < 0 or filter_.end_ns < 0 or (filter_.end_ns and filter_.end_ns <= filter_.start_ns):
-        raise InvalidError("filter: end_ns must be later than start_ns, and both after 1970")
-    found = _Conditions()
+    check_range(filter_.start_ns, filter_.end_ns)
+    found = Conditions()
     if filter_.correlation_id and filter_.trace_id:
         found.add("trace_id = {}", filter_.trace_id)
-    for name, values in (("service", filter_.services), ("instance", filter_.instances)):
-        if len(values) > MAX_NAMES:
-            raise InvalidError(f"filter: {len(values)} names are more than {MAX_NAMES}")
-        if values:
-            found.add(f"{name} = ANY({{}})", [_plain(value, f"{name}s") for value in values])
+    add_names(found, "service", filter_.services)
+    add_names(found, "instance", filter_.instances)
     if filter_.min_severity:
         found.add("severity_number >= {}", filter_.min_severity)
     _add_patterns(found, filter_)
-    _add_attributes(found, filter_)
+    add_attributes(found, filter_.attributes)
     return found.texts, found.params
 
 
-def _add_patterns(found: _Conditions, filter_: Filter) -> None:
+def _add_patterns(found: Conditions, filter_: Filter) -> None:
     for name, pattern in (("text", filter_.text), ("regex", filter_.regex)):
         if len(pattern) > MAX_PATTERN:
             raise InvalidError(f"filter.{name}: {len(pattern)} characters are more than {MAX_PATTERN}")
     if filter_.text:
-        text = _plain(filter_.text, "text")
+        text = plain(filter_.text, "text")
         escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         # Only where it must be: DuckDB is slower with it.
         found.add("body ILIKE {} ESCAPE '\\'" if escaped != text else "body ILIKE {}", f"%{escaped}%")
     if filter_.regex:
-        found.add("body ~ {}", _plain(filter_.regex, "regex"))
-
-
-def _add_attributes(found: _Conditions, filter_: Filter) -> None:
-    if len(filter_.attributes) > MAX_ATTRIBUTES:
-        raise InvalidError(f"filter: {len(filter_.attributes)} attributes are more than {MAX_ATTRIBUTES}")
-    for name, value in sorted(filter_.attributes.items()):
-        if name[:1] in ("", "$", "/"):  # which DuckDB takes for a path
-            raise InvalidError(f"filter.attributes: no attribute can be found by a name like {name!r}")
-        path = _plain(name, "attributes")
-        if value:
-            found.add("(attributes->>{}) = {}", path, _plain(value, "attributes"))
-        else:
-            found.add("(attributes->>{}) IS NOT NULL", path)
-
-
-def _plain(text: str, name: str) -> str:
-    if "\0" in text:
-        raise InvalidError(f"filter.{name}: there is a character 0 in it")
-    return text
-
-
-def _where(conditions: Iterable[str]) -> str:
-    joined = " AND ".join(conditions)
-    return f" WHERE {joined}" if joined else ""
-
-
-def _write(*numbers: int) -> str:
-    return base64.urlsafe_b64encode(".".join(map(str, numbers)).encode()).decode().rstrip("=")
-
-
-def _read(cursor: str, count: int) -> tuple[int, ...]:
-    try:
-        numbers = tuple(map(int, base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(".")))
-    except ValueError:
-        numbers = ()
-    if len(numbers) != count or not all(0 <= number < 2**63 for number in numbers):
-        raise InvalidError("cursor: it is not one of this sink's")
-    return numbers
+        found.add("body ~ {}", plain(filter_.regex, "regex"))

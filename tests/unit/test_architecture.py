@@ -34,6 +34,7 @@ PURE = (
     "services/storage/columns/rows.py",
     "services/storage/columns/sql.py",
     *(f"services/logsink/{name}.py" for name in ("otlp", "records", "searching")),
+    *(f"services/sinks/{name}.py" for name in ("columns", "errors", "otlp", "searching")),
     "mesh/telemetry/formats",
     "mesh/telemetry/collect/lines.py",
     "mesh/telemetry/record.py",

@@ -155,10 +155,16 @@ class Scope:
     # In the unit of the table's time: from `start`, up to and without `end`.
     start: int | None = None
     end: int | None = None
-    # One of the table's keys and its value: found fast without a time range.
-    key: tuple[str, str] | None = None
+    # One of the table's keys and its value, or several of which one must be it: found fast without a time range.
+    key: tuple[str, str | tuple[str, ...]] | None = None
     # Only rows committed after this one.
     after_row: int | None = None
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The values of the key."""
+        value = self.key[1] if self.key is not None else ()
+        return (value,) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True)

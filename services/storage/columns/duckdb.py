@@ -271,19 +271,18 @@ class DuckDbReader(Reader):
         """Return where the rows of a scope's key lie, or may: two keys can have one hash."""
         if scope.key is None:
             return {}
-        column, value = scope.key
+        column = scope.key[0]
         periods = [one for one in self._driver.periods if one.table == scope.table and overlaps(one, scope)]
-        if not periods:
+        if not periods or not scope.values:
             return {}
+        hashes = self._cursor.execute("SELECT md5_number_lower(unnest($1))", [list(scope.values)]).fetchall()
+        wanted = ", ".join(str(int(hashed)) for (hashed,) in hashes)
         selects = (
-            f"SELECT {number} AS place, first_row, last_row FROM {index_name(period, column)} WHERE hash = h"
+            f"SELECT {number} AS place, first_row, last_row FROM {index_name(period, column)} WHERE hash IN ({wanted})"
             for number, period in enumerate(periods)
         )
-        lookup = f"SELECT place, first_row, last_row FROM ({' UNION ALL '.join(selects)})"
-        (hashed,) = self._cursor.execute("SELECT md5_number_lower($1)", [value]).fetchall()[0]
         found: dict[Period, list[tuple[int, int]]] = {}
-        rows = self._cursor.execute(lookup.replace("hash = h", f"hash = {int(hashed)}")).fetchall()
-        for place, first, last in rows:
+        for place, first, last in self._cursor.execute(" UNION ALL ".join(selects)).fetchall():
             found.setdefault(periods[place], []).append((first, last))
         return {period: merged(ranges) for period, ranges in found.items()}
 

@@ -39,11 +39,12 @@ def expand(
         wanted = [period for period in existing if period.table == scope.table and overlaps(period, scope)]
         condition = ""
         if scope.key is not None:
-            column, value = scope.key
+            column = scope.key[0]
             if column not in schema.keys:
                 raise QueryError(f"{column!r} is no key of {scope.table}: {', '.join(schema.keys) or 'it has none'}")
-            values.append(value)
-            condition = f"{column} = ${len(values)}"
+            several = len(scope.values) != 1
+            values.append(list(scope.values) if several else scope.values[0])
+            condition = f"{column} = ANY(${len(values)})" if several else f"{column} = ${len(values)}"
         ranges = find(scope) if scope.key is not None else None
         if ranges is not None:
             wanted = [period for period in wanted if period in ranges]

@@ -6,3 +6,7 @@ from .logs_pb2 import Resource as Resource
 from .logs_pb2 import ResourceLogs as ResourceLogs
 from .logs_pb2 import Scope as Scope
 from .logs_pb2 import ScopeLogs as ScopeLogs
+from .traces_pb2 import ResourceSpans as ResourceSpans
+from .traces_pb2 import ScopeSpans as ScopeSpans
+from .traces_pb2 import SpanItem as SpanItem
+from .traces_pb2 import TracesRequest as TracesRequest

@@ -568,7 +568,9 @@ class TraceSummary(_message.Message):
     spans: _builtins.int
     errors: _builtins.int
     culprit_service: _builtins.str
-    """The deepest failed span's service and name: the likely culprit. Empty where nothing failed."""
+    """The likely culprit: service and name of the deepest of the failed spans that made those above them fail. Where that is
+    a call to a service of which there is no span, it is that service. Empty where nothing failed.
+    """
     culprit_name: _builtins.str
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -702,21 +704,27 @@ class TopologyRequest(_message.Message):
     START_NS_FIELD_NUMBER: _builtins.int
     END_NS_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
+    PROXIES_FIELD_NUMBER: _builtins.int
     start_ns: _builtins.int
     """Needed; `end_ns` 0 is now."""
     end_ns: _builtins.int
     service: _builtins.str
     """Only pairs with this service; empty is all."""
+    proxies: _builtins.bool
+    """Whether to show the edges that calls go through, as services of their own. Else a call through one is its caller's to
+    the service behind it.
+    """
     def __init__(
         self,
         *,
         start_ns: _builtins.int = ...,
         end_ns: _builtins.int = ...,
         service: _builtins.str = ...,
+        proxies: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_ns", b"end_ns", "service", b"service", "start_ns", b"start_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_ns", b"end_ns", "proxies", b"proxies", "service", b"service", "start_ns", b"start_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -743,7 +751,9 @@ class TopologyResponse(_message.Message):
         calls: _builtins.int
         errors: _builtins.int
         p50_ns: _builtins.int
-        """As the caller saw it where it tells, else as the callee did."""
+        """As the caller saw it where it tells, else as the callee did. Of messages: from when one was begun to be sent until it
+        was dealt with.
+        """
         p95_ns: _builtins.int
         p99_ns: _builtins.int
         messages: _builtins.bool
@@ -767,16 +777,25 @@ class TopologyResponse(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     EDGES_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    spans: _builtins.int
+    """How many spans were looked at, the newest, and whether there were more of them than can be."""
+    truncated: _builtins.bool
     @_builtins.property
-    def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopologyResponse.Edge]: ...
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopologyResponse.Edge]:
+        """The most calls first; at most 5,000."""
+
     def __init__(
         self,
         *,
         edges: _abc.Iterable[Global___TopologyResponse.Edge] | None = ...,
+        spans: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "spans", b"spans", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -859,7 +878,7 @@ class LatencyResponse(_message.Message):
     SPANS_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     spans: _builtins.int
-    """How many spans were looked at, and whether there were more of them than can be."""
+    """How many spans were looked at, the newest, and whether there were more of them than can be."""
     truncated: _builtins.bool
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___LatencyResponse.Row]:

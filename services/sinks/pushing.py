@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any, Generic, Protocol, TypeVar
 
-from mesh.api.logsink.v1 import PushRequest, PushResponse
-from services.logsink.domain import LogSink
-from services.logsink.searching import InvalidError
+from services.sinks.errors import InvalidError
 from services.storage.columns.base import Appended, BatchError
+
+R = TypeVar("R")
 
 # Batches of one stream that wait to be on disk: more are not read, which holds their sender up.
 PIPELINE = 16
 
 
-class Pushes:
+class Sink(Protocol):
+    """What batches are pushed to."""
+
+    async def push(self, batch: Any, producer: str, seq: int, after: int) -> Appended:
+        """Store a batch; raises what `ColumnStore.append` does."""
+        ...
+
+    async def durable_seq(self, producer: str) -> int:
+        """Return the last sequence number stored of the producer, 0 if there is none."""
+        ...
+
+
+class Pushes(Generic[R]):
     """The requests of one stream, and their replies."""
 
-    def __init__(self, sink: LogSink, requests: AsyncIterator[PushRequest]) -> None:
+    def __init__(self, sink: Sink, requests: AsyncIterator[Any], reply: Callable[..., R]) -> None:
+        """Take PushRequests of a sink's contract; `reply` makes its PushResponse of durable_seq= and rejected=."""
         self._sink = sink
         self._requests = requests
+        self._reply = reply
         self._producer = ""
         # None: there are no more.
         self._asked: asyncio.Queue[asyncio.Future[Appended | int] | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(PIPELINE)
 
-    async def replies(self) -> AsyncGenerator[PushResponse, None]:
+    async def replies(self) -> AsyncGenerator[R, None]:
         """Yield a reply for each request; raises what ends the stream."""
         reading = asyncio.ensure_future(self._read())
         try:
@@ -36,9 +50,9 @@ class Pushes:
                     done = await asked
                 except BatchError as error:
                     durable = await self._sink.durable_seq(self._producer)
-                    yield PushResponse(durable_seq=durable, rejected=str(error))
+                    yield self._reply(durable_seq=durable, rejected=str(error))
                 else:
-                    yield PushResponse(durable_seq=done.durable_seq if isinstance(done, Appended) else done)
+                    yield self._reply(durable_seq=done.durable_seq if isinstance(done, Appended) else done)
                 self._room.release()
             await reading
         finally:
@@ -63,7 +77,7 @@ class Pushes:
         finally:
             self._asked.put_nowait(None)
 
-    def _ask(self, request: PushRequest) -> Any:
+    def _ask(self, request: Any) -> Any:
         producer = self._producer = self._producer or request.producer
         if not producer:
             raise InvalidError("producer: the first request must name it")

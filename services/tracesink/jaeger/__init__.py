@@ -1,0 +1,1 @@
+"""The trace sink as Jaeger's own tools ask it."""
