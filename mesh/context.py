@@ -34,6 +34,11 @@ def current() -> CallContext | None:
     return _current.get()
 
 
+def enter(context: CallContext) -> None:
+    """Work for `context` for as long as the running task lasts: for a task that does nothing else."""
+    _current.set(context)
+
+
 @contextmanager
 def entered(context: CallContext) -> Iterator[CallContext]:
     """Work for `context` until the end of the block, and then again for whatever was there before."""

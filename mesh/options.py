@@ -23,6 +23,14 @@ CA_VARIABLE = "MESH_CA"
 CERT_VARIABLE = "MESH_CERT"
 KEY_VARIABLE = "MESH_KEY"
 
+INSTANCE_VARIABLE = "MESH_INSTANCE"
+LISTEN_VARIABLE = "MESH_LISTEN"
+ADVERTISE_VARIABLE = "MESH_ADVERTISE"
+VERSION_VARIABLE = "MESH_VERSION"
+ZONE_VARIABLE = "MESH_ZONE"
+ENVIRONMENT_VARIABLE = "MESH_ENVIRONMENT"
+STATE_VARIABLE = "MESH_STATE"
+
 ALERT_WEBHOOKS_VARIABLE = "MESH_ALERT_WEBHOOKS"
 ALERTMANAGERS_VARIABLE = "MESH_ALERTMANAGERS"
 ALERT_SECRET_VARIABLE = "MESH_ALERT_SECRET"  # noqa: S105 - the name of a variable
@@ -81,6 +89,11 @@ def client_tls() -> tuple[str, str, str]:
     ca, cert, key = (os.environ.get(name, "").strip() for name in (CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE))
     require(bool(cert) == bool(key), f"{CERT_VARIABLE} and {KEY_VARIABLE} go together: a certificate and its key")
     return ca, cert, key
+
+
+def said(variable: str, otherwise: str = "") -> str:
+    """Return what the environment says in `variable`, else `otherwise`."""
+    return os.environ.get(variable, "").strip() or otherwise
 
 
 def alert_receivers() -> tuple[list[str], list[str], str]:

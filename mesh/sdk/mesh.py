@@ -1,0 +1,205 @@
+"""One process' part in the mesh: what `mesh.join` gives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Self, TypedDict, Unpack
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from mesh.sdk.membership import SETTLE_SECONDS, Membership
+from mesh.sdk.metrics import CallMetrics
+from mesh.sdk.options import JoinOptions
+from mesh.sdk.readiness import Check, Readiness
+from mesh.sdk.server import Adder, ChannelOptions, Server
+from mesh.sdk.serving import Serving
+from mesh.sdk.signals import stopping_on_signals
+from mesh.sdk.spans import SpanLog
+from mesh.telemetry.sampling import TracingOptions
+from mesh.tls.options import ListenerTls
+
+_log = logging.getLogger("mesh")
+
+
+class JoinKeywords(TypedDict, total=False):
+    """What `join` takes; `mesh.sdk.options.JoinOptions` says what each is, and what holds where it is left out."""
+
+    exposure: str
+    instance_id: str
+    control: str
+    listen: str
+    advertise: str
+    version: str
+    zone: str
+    environment: str
+    weight: int
+    warm_up_seconds: float
+    labels: dict[str, str]
+    ttl_seconds: float
+    drain_seconds: float
+    grace_seconds: float
+    serve_without_control: bool
+    state: Path | None
+    tls: ListenerTls
+    reflection: bool
+
+
+def join(
+    service: str,
+    *,
+    tracing: TracingOptions | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    server_options: ChannelOptions = (),
+    **options: Unpack[JoinKeywords],
+) -> Mesh:
+    """Return the part of `service` in the mesh, for `async with`.
+
+    `interceptors` are those of grpc.aio, and come after the mesh's own; `server_options` are grpc core's. Nothing is
+    waited for: what needs the control plane finds it when it is there.
+
+    Raises:
+        UsageError: an option makes no sense.
+
+    """
+    return Mesh(JoinOptions(service, **options), tracing or TracingOptions(), interceptors, server_options)
+
+
+class Mesh:
+    """One process in the mesh. Made by `join`."""
+
+    def __init__(
+        self,
+        options: JoinOptions,
+        tracing: TracingOptions,
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        server_options: ChannelOptions,
+    ) -> None:
+        self.options = options
+        # Whether calls are wanted: `m.ready.clear("loading")`, `m.ready.set()`.
+        self.ready = Readiness()
+        # All that is told of this process; an application may register more.
+        self.metrics = CollectorRegistry()
+        self._spans = SpanLog(tracing, options.service, options.instance_id, options.version)
+        self._interceptors = interceptors
+        self._server_options = server_options
+        self._server: Server | None = None
+        self._membership: Membership | None = None
+        self._registering: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+        self._address = ""
+
+    @property
+    def service(self) -> str:
+        return self.options.service
+
+    @property
+    def instance_id(self) -> str:
+        return self.options.instance_id
+
+    @property
+    def address(self) -> str:
+        """Where others reach it, "HOST:PORT"; "" before it serves."""
+        return self._address
+
+    async def __aenter__(self) -> Self:
+        served = CallMetrics("server", ("rpc_method",))
+        self.metrics.register(served)
+        serving = Serving(served, self._spans)
+        self._server = Server(self.options, (serving, *self._interceptors), self._server_options)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.leave()
+        await self._end_tasks()
+
+    def add(self, adder: Adder, servicer: Any) -> None:
+        """Serve a servicer: `m.add(add_OrdersServicer_to_server, Orders())`.
+
+        Raises:
+            UsageError: a method of it is not async, or there is one for this service already.
+
+        """
+        self._opened().add(adder, servicer)
+
+    async def serve(self, ready: Check | None = None) -> None:
+        """Serve until SIGTERM, SIGINT or `stop`; then leave without losing a call.
+
+        Raises what `start` does, and RefusedError or ReplacedError when the registry does not take this instance or
+        gave its place to another one of the same id.
+        """
+        with stopping_on_signals(self._stop):
+            await self.start(ready)
+            assert self._registering is not None
+            asked = asyncio.ensure_future(self._stop.wait())
+            try:
+                await asyncio.wait((asked, self._registering), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                asked.cancel()
+                refused = self._registering
+                await self.leave()
+            if refused.done() and not refused.cancelled():
+                refused.result()
+
+    async def start(self, ready: Check | None = None) -> None:
+        """Take calls, and register. Calls are wanted when `m.ready` is set and `ready`, asked again and again, says so.
+
+        Raises:
+            StartError: the address cannot be had.
+
+        """
+        server = self._opened()
+        if ready is not None:
+            self.ready.doubt()
+        self._address = self.options.reached_at(await server.start())
+        self._membership = Membership(self.options, self._address, server.names, self.ready)
+        self._registering = asyncio.create_task(self._membership.run())
+        # Whoever does not wait for it, by `serve`, hears of it in the log.
+        self._registering.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._run(self._membership.tell(server))
+        self._run(server.follow_files())
+        if ready is not None:
+            self._run(self.ready.keep_asking(ready))
+        _log.info("%s serves at %s as %s", self.service, self._address, self.instance_id)
+
+    async def registered(self) -> None:
+        """Wait until the registry has taken this instance for the first time; to be called after `start`."""
+        assert self._membership is not None
+        await self._membership.registered()
+
+    def stop(self) -> None:
+        """Have `serve` end."""
+        self._stop.set()
+
+    async def leave(self) -> None:
+        """Leave the registry, wait until callers know it, and finish the calls under way."""
+        registering, self._registering = self._registering, None
+        if registering is None:
+            return
+        was_known = self._membership is not None and self._membership.lease_id != 0
+        registering.cancel()
+        await asyncio.gather(registering, return_exceptions=True)
+        if was_known:
+            await asyncio.sleep(SETTLE_SECONDS)
+        await self._opened().stop(self.options.grace_seconds)
+
+    def _opened(self) -> Server:
+        if self._server is None:
+            raise RuntimeError("write `async with mesh.join(...) as m:` first")
+        return self._server
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something in the background until the end."""
+        self._tasks.append(asyncio.create_task(work))
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                _log.error("a part of the mesh's client ended", exc_info=outcome)
+        self._tasks.clear()

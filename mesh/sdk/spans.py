@@ -1,0 +1,97 @@
+"""The spans of this process' calls: noted as calls end, and handed on in batches."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from mesh.context import CallContext
+from mesh.resilience.outcome import code_name
+from mesh.telemetry.sampling import Sampler, TracingOptions, has_failed
+from mesh.telemetry.spans import ERROR, SAMPLED, SERVER, UNSET, SpanRecord
+
+# Spans that wait to be handed on; more of them are dropped, and counted.
+MAX_WAITING = 20_000
+
+_NOTHING: Mapping[str, Any] = {}
+# What is the server's fault, and so an error of its span (OpenTelemetry's conventions); a client's span has an error
+# whatever went wrong.
+_SERVERS = frozenset({2, 4, 12, 13, 14, 15})
+
+
+class SpanLog:
+    """Where spans go until somebody takes them."""
+
+    def __init__(self, options: TracingOptions, service: str = "", instance: str = "", version: str = "") -> None:
+        """Note spans as of one instance."""
+        sampler = Sampler(options)
+        self.begins = sampler.begins
+        self._sample = options.sample
+        self._slow = options.slow_seconds
+        self._who = (service, instance, version)
+        self._waiting: deque[SpanRecord] = deque()
+        self.dropped = 0
+
+    def keeps(self, *, sampled: bool, code: int, seconds: float) -> bool:
+        """Tell whether the span of a call that ended so is kept."""
+        return sampled or has_failed(code) or seconds >= self._slow
+
+    def call(
+        self,
+        kind: int,
+        about: CallContext,
+        span_id: str,
+        parent: str,
+        method: str,
+        began_ns: int,
+        seconds: float,
+        code: int,
+        *,
+        peer: str = "",
+        message: Any = "",
+        attributes: Mapping[str, Any] = _NOTHING,
+    ) -> None:
+        """Note a call. `method` is "shop.v1.Orders/Get", `peer` the service that was called."""
+        if len(self._waiting) >= MAX_WAITING:
+            self.dropped += 1
+            return
+        service, instance, version = self._who
+        wrong = code in _SERVERS if kind == SERVER else has_failed(code)
+        if isinstance(message, bytes):
+            message = message.decode("utf-8", "replace")
+        self._waiting.append(
+            SpanRecord(
+                trace_id=about.trace_id,
+                span_id=span_id,
+                name=method,
+                start_ns=began_ns,
+                end_ns=began_ns + int(seconds * 1e9),
+                kind=kind,
+                parent_span_id=parent,
+                status=ERROR if wrong else UNSET,
+                status_message=message or "",
+                service=service,
+                instance=instance,
+                version=version,
+                scope="mesh",
+                correlation_id=about.correlation_id,
+                rpc_method=method,
+                rpc_status_code=code_name(code),
+                peer_service=peer,
+                flags=SAMPLED if about.sampled else 0,
+                attributes=attributes,
+            )
+        )
+
+    def take(self, most: int) -> list[SpanRecord]:
+        """Return spans that waited, the oldest first, no more than `most`."""
+        waiting = self._waiting
+        return [waiting.popleft() for _ in range(min(most, len(waiting)))]
+
+    def note(self, span: SpanRecord) -> None:
+        """Note a span of another kind, such as that of a message."""
+        if len(self._waiting) >= MAX_WAITING:
+            self.dropped += 1
+        else:
+            self._waiting.append(span)
