@@ -14,12 +14,13 @@ from mesh.config.model import Outcome, Subject, View
 from mesh.config.snapshot import Snapshot
 from mesh.config.watcher import ConfigWatcher
 from mesh.edge import EDGE_SERVICE
+from mesh.edge.policy.document import Document
 from mesh.edge.schema import APPLICATION
 from mesh.errors import MeshError
 from mesh.options import snapshot_key
 from proxy.call.limits import Limits
 from proxy.engines.options import Protection
-from proxy.policy.document import Document, read
+from proxy.policy.document import read
 
 # Of how many releases it is known when they came into force.
 REMEMBERED = 16

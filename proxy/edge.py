@@ -20,6 +20,7 @@ from mesh.discovery.model import Directory, Instance
 from mesh.discovery.registration import Registration
 from mesh.discovery.watcher import RegistryWatcher
 from mesh.edge import EDGE_SERVICE
+from mesh.edge.policy.document import Document
 from mesh.errors import MeshError, StartError
 from mesh.runtime import Process
 from mesh.telemetry.resources import measured
@@ -44,7 +45,6 @@ from proxy.engines.factory import make_engine, takes_sockets
 from proxy.engines.options import Protection
 from proxy.memory import settle_memory
 from proxy.options import ACCESS_LOG_OFF, EdgeOptions
-from proxy.policy.document import Document
 from proxy.stack import Stack, StackOptions
 from proxy.tls.metrics import TlsCollector
 from proxy.upstream.endpoint import Endpoint

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mesh.discovery.model import Directory, Health
+from mesh.edge.policy.document import Document
+from mesh.edge.policy.precedence import resolve
 from mesh.resilience.breaker import BreakerOptions
 from proxy.call.limits import Limits
 from proxy.engines.engine import INTERNAL, PUBLIC, WORKER
-from proxy.policy.document import Document
-from proxy.policy.precedence import resolve
 from proxy.routing.exposure import exposed
 from proxy.routing.rules import Rules
 from proxy.routing.table import EMPTY, RouteTable, compile_table

@@ -11,8 +11,8 @@ from hashlib import blake2b
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias
 
+from mesh.edge.policy.match import Headers, Match
 from mesh.resilience.balancer import schedule
-from proxy.policy.match import Headers, Match
 
 if TYPE_CHECKING:
     from proxy.call.call import Call

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mesh.discovery.model import Directory
-from proxy.policy.document import INTERNAL, PUBLIC, Destination, Document, Labels, Route
-from proxy.policy.match import ALWAYS
-from proxy.policy.precedence import ANY_METHOD, OWN, origins
+from mesh.edge.policy.document import INTERNAL, PUBLIC, Destination, Document, Labels, Route
+from mesh.edge.policy.match import ALWAYS
+from mesh.edge.policy.precedence import ANY_METHOD, OWN, origins
 from proxy.routing.rules import concerned, takes
 from proxy.routing.table import RouteTable, by_age, declared, targets_of
 from proxy.upstream.pool import EndpointPool

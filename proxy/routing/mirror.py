@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mesh.edge.policy.document import MirrorRule
 from mesh.resilience.breaker import BreakerState
 from proxy.call.call import Call
 from proxy.call.interceptor import Interceptor
 from proxy.call.pipeline import Pipeline
-from proxy.policy.document import MirrorRule
 
 if TYPE_CHECKING:
     from proxy.routing.table import MethodRoute

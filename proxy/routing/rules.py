@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from mesh.edge.policy.document import INTERNAL, PUBLIC, Destination, Document, Route
+from mesh.edge.policy.match import ALWAYS, Match
+from mesh.edge.policy.precedence import ANY_METHOD, resolve
 from proxy.call.limits import Limits, limited
-from proxy.policy.document import INTERNAL, PUBLIC, Destination, Document, Route
-from proxy.policy.match import ALWAYS, Match
-from proxy.policy.precedence import ANY_METHOD, resolve
 from proxy.routing.choice import Chooser, Take, Turn, single, weighted
 from proxy.routing.mirror import Mirror, MirrorCounts
 from proxy.upstream.plan import Plans

@@ -14,9 +14,9 @@ from proxy.upstream.targets import Targets
 from proxy.upstream.weighing import Weigh, plain
 
 if TYPE_CHECKING:
+    from mesh.edge.policy.document import Destination, Labels, Route
     from proxy.call.limits import Limits
     from proxy.interceptors.metrics import MethodStats
-    from proxy.policy.document import Destination, Labels, Route
     from proxy.routing.choice import Chooser
     from proxy.routing.mirror import Mirror
     from proxy.routing.rules import Rules, TargetsOf

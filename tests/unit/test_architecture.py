@@ -21,6 +21,7 @@ PURE = (
     "proxy/stack.py",
     "mesh/config/model.py",
     "mesh/config/paths.py",
+    "mesh/edge/policy",
     "mesh/discovery/model.py",
     *(
         f"services/config/{name}.py"

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.discovery.model import Directory
+from mesh.edge.policy.document import Document
 from mesh.resilience.breaker import BreakerOptions
 from proxy.call.limits import Limits
-from proxy.policy.document import Document, read
+from proxy.policy.document import read
 from proxy.routing.choice import Turn, weighted
 from proxy.routing.describe import Way, describe, warnings
 from proxy.upstream.pool import EndpointPool

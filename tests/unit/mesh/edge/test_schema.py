@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mesh.edge import schema
+from mesh.edge.policy.document import GROUPS
 from mesh.resilience.breaker import BreakerOptions
 from mesh.resilience.policy import (
     BALANCERS,
@@ -20,7 +21,6 @@ from mesh.resilience.policy import (
     TimeoutOptions,
 )
 from proxy.engines.options import Protection
-from proxy.policy.document import GROUPS
 from services.config.schema import Schema
 
 DOCUMENT = schema.document()

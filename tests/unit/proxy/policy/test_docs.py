@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mesh.edge import schema
+from mesh.edge.policy.document import GROUPS, Document
 from proxy.call.limits import Limits
-from proxy.policy.document import GROUPS, Document, read
+from proxy.policy.document import read
 from services.config.schema import Schema
 from services.config.text import Format
 from services.config.text import read as read_text

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.edge import schema
+from mesh.edge.policy.document import Destination, Document, MirrorRule
+from mesh.edge.policy.reading import PolicyError
 from mesh.resilience.policy import RetryOptions, TimeoutOptions
 from proxy.call.limits import Limits
-from proxy.policy.document import Destination, Document, MirrorRule, read
-from proxy.policy.reading import PolicyError
+from proxy.policy.document import read
 from services.config.schema import Schema
 
 LIMITS = Limits()

@@ -7,10 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.edge.policy.precedence import OWN, origins, resolve
 from mesh.resilience.policy import TimeoutOptions
 from proxy.call.limits import Limits
 from proxy.policy.document import read
-from proxy.policy.precedence import OWN, origins, resolve
 
 METHOD = "shop.v1.Orders/Get"
 # Most specific first: where it stands in the document, and how it is called there.

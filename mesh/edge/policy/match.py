@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import re2
 
-from proxy.policy.reading import Place, shown
+from mesh.edge.policy.reading import Place, shown
 
 MAX_HEADERS = 16
 MAX_PATTERN = 256

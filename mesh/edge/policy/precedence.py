@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from mesh.edge.policy.document import GROUPS, NO_SETTINGS, Document, Route, Settings
 from mesh.resilience.policy import BalancerOptions, RoutePolicy
-from proxy.policy.document import GROUPS, NO_SETTINGS, Document, Route, Settings
 
 ANY_METHOD = "*"
 # Where a group comes from that the document does not have.
