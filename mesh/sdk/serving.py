@@ -143,7 +143,7 @@ class Served:
             said = f"{self._method} failed; the log of the service tells why{self._under()}"
             await self._answer(grpc.StatusCode.INTERNAL, said)
 
-    def abandoned(self, _context: object) -> None:
+    def abandoned(self, _context: Any) -> None:
         """End the call where its handler has not come to an end."""
         if not self._ended:
             self._cancelled()

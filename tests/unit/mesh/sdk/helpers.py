@@ -152,7 +152,7 @@ class Lab:
 
 def add_lab(lab: Lab, server: Any) -> None:
     """Do what generated code does."""
-    handlers = {
+    handlers: dict[str, Any] = {
         "Get": grpc.unary_unary_rpc_method_handler(lab.Get),
         "List": grpc.unary_stream_rpc_method_handler(lab.List),
         "Write": grpc.unary_stream_rpc_method_handler(lab.Write),

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import mesh
-from examples.shop.api.v1 import PaymentsServicer, add_PaymentsServicer_to_server
+from examples.shop.api.v1 import ChargeRequest, PaymentsServicer, PaymentsStub, add_PaymentsServicer_to_server
 from mesh.api.registry.v1 import EXPOSURE_PUBLIC, HEALTH_NOT_SERVING, HEALTH_SERVING, HEALTH_STARTING, Instance
 from mesh.discovery.errors import RefusedError, ReplacedError
 from mesh.errors import StartError, UsageError
@@ -259,12 +259,15 @@ async def test_a_handler_that_would_block_is_refused() -> None:
 
 
 async def test_a_method_that_was_not_written_is_unimplemented() -> None:
+    class Unwritten(PaymentsServicer):
+        """Has nothing of its own."""
+
     async with mesh.join("payments", control=NOBODY) as m:
-        m.add(add_PaymentsServicer_to_server, PaymentsServicer())
+        m.add(add_PaymentsServicer_to_server, Unwritten())  # type: ignore[abstract] # that is the point
         await m.start()
         async with dialled(m.address) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await channel.unary_unary("/shop.v1.Payments/Charge")(b"")
+                await PaymentsStub(channel).Charge(ChargeRequest())
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert "does not implement shop.v1.Payments/Charge" in (caught.value.details() or "")
 

@@ -32,7 +32,7 @@ class Served:
 
     async def span(self) -> SpanRecord:
         """Return the one span that there is."""
-        found = await until(lambda: self._spans.take(100), "a span")
+        found: list[SpanRecord] = await until(lambda: self._spans.take(100), "a span")
         assert len(found) == 1
         return found[0]
 
