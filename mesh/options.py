@@ -36,6 +36,9 @@ ALERTMANAGERS_VARIABLE = "MESH_ALERTMANAGERS"
 ALERT_SECRET_VARIABLE = "MESH_ALERT_SECRET"  # noqa: S105 - the name of a variable
 ALERT_SECRET_FILE_VARIABLE = "MESH_ALERT_SECRET_FILE"  # noqa: S105 - the same
 
+FORWARD_VARIABLE = "MESH_FORWARD"
+FORWARD_HEADERS_VARIABLE = "MESH_FORWARD_HEADERS"
+
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 _MAX_PORT = 65535
 
@@ -116,6 +119,14 @@ def alert_receivers() -> tuple[list[str], list[str], str]:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{ALERT_SECRET_FILE_VARIABLE}: the file {named} cannot be read") from error
     return webhooks, alertmanagers, secret
+
+
+def forwarding() -> tuple[list[str], str]:
+    """Return where telemetry is sent on to when no option says so, as URLs, and the metadata of these calls.
+
+    `MESH_FORWARD` has URLs, spaces between; `MESH_FORWARD_HEADERS` is NAME=VALUE[,NAME=VALUE...].
+    """
+    return os.environ.get(FORWARD_VARIABLE, "").split(), os.environ.get(FORWARD_HEADERS_VARIABLE, "")
 
 
 def editor() -> str:

@@ -30,6 +30,7 @@ from services.config.domain import Config
 from services.config.keys import KeyRing
 from services.config.servicer import SERVICE as CONFIG
 from services.config.servicer import GrpcConfig
+from services.forwarding.options import Target
 from services.host import Host, Hosted
 from services.later import Later, Opening
 from services.metrics.alerts.receivers import Receiver
@@ -80,6 +81,8 @@ class ControlOptions:
     http: str = ""
     # Where alerts are sent.
     receivers: tuple[Receiver, ...] = ()
+    # Collectors that all telemetry is sent on to.
+    forward: tuple[Target, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "listen", parse_address(self.listen, LISTEN_OPTION, port_zero=True))
@@ -91,8 +94,11 @@ class ControlOptions:
             why = "it stands on the telemetry store, which is off"
             require(not self.http, f"{HTTP_OPTION}: {why}")
             require(not self.receivers, f"--alert-webhook, --alertmanager: {why}")
+            require(not self.forward, f"--forward: {why}")
         elif self.telemetry_store:
             check_columns_url(self.telemetry_store)
+        for target in self.forward:
+            target.files()
         require(0 <= self.grace <= 3600, f"--grace: '{self.grace:g}' is not a number of seconds from 0 to 3600")
 
 
@@ -188,6 +194,8 @@ def _telemetry(
             http=http,
             receivers=options.receivers,
             disks=(options.data_dir,),
+            forward=options.forward,
+            spool=options.data_dir / "forward",
         )
         return made
 

@@ -10,6 +10,8 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from services.forwarding.forwarding import Forwarding
+from services.forwarding.options import Target
 from services.host import Hosted
 from services.logsink.domain import LogSink
 from services.logsink.records import LOGS
@@ -38,10 +40,13 @@ async def telemetry(
     http: socket.socket | None = None,
     receivers: Sequence[Receiver] = (),
     disks: Sequence[Path] = (),
+    forward: Sequence[Target] = (),
+    spool: Path | None = None,
 ) -> AsyncIterator[list[Hosted]]:
     """Run the services of `services.names.TELEMETRY` on the columnar store at `url` while the context is open.
 
-    They are the control process' that is registered as `me`, a service and an instance, and writes to `disks`.
+    They are the control process' that is registered as `me`, a service and an instance, and writes to `disks`. What
+    comes in is sent on to `forward`, and waits in `spool`.
 
     Raises:
         StartError: the store cannot be used.
@@ -50,12 +55,16 @@ async def telemetry(
     async with (
         open_columns(url, [LOGS, SPANS, *metric_tables.schemas(MetricsOptions().max_age)]) as columns,
         retaining(columns),
-        hosted_metrics(columns, kv, registry, me=me, http=http, receivers=receivers, disks=disks) as metrics,
+        Forwarding(forward, me[1], spool) as forwarding,
+        hosted_metrics(
+            columns, kv, registry, me=me, http=http, receivers=receivers, disks=disks, forwarding=forwarding
+        ) as metrics,
     ):
-        logs = GrpcLogSink(LogSink(columns))
+        metrics.own.register(forwarding)
+        logs = GrpcLogSink(LogSink(columns, forwarding=forwarding))
         yield [
             Hosted(LOG_SINK, logs.add_to),
             Hosted(OTLP_LOGS, logs.add_otlp_to),
-            *hosted_traces(TraceSink(columns)),
+            *hosted_traces(TraceSink(columns, forwarding=forwarding)),
             *metrics.services,
         ]

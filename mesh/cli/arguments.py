@@ -80,6 +80,16 @@ Alertmanager = Annotated[
         help="An Alertmanager that alerts are sent to; repeatable. Default: $MESH_ALERTMANAGERS.",
     ),
 ]
+Forward = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--forward",
+        metavar="URL",
+        help="A collector that all telemetry is sent on to by OTLP/gRPC; repeatable: otlp://HOST:PORT, or otlps:// for "
+        "TLS, perhaps with ?signals=logs,traces,metrics&ca=FILE. $MESH_FORWARD_HEADERS has what its calls carry, "
+        "such as a token. Default: $MESH_FORWARD.",
+    ),
+]
 Admin = Annotated[
     str | None,
     typer.Option("--admin", metavar="HOST:PORT", help=f"Where /metrics is, by HTTP.  {_shown(DEFAULT_ADMIN)}"),

@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=arguments.examples(
             "mesh control",
             "mesh control --listen 10.0.0.5:7713 --data-dir /var/lib/meshplane",
+            "mesh control --forward otlp://collector:4317",
             "mesh control --listen 10.0.0.5:7713 --store etcd://10.0.0.7:2379,10.0.0.8:2379,10.0.0.9:2379",
         ),
     )(control)
@@ -64,6 +65,7 @@ def control(
     http: arguments.Http = "",
     alert_webhook: arguments.AlertWebhook = None,
     alertmanager: arguments.Alertmanager = None,
+    forward: arguments.Forward = None,
     config_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -85,6 +87,7 @@ def control(
     from mesh.runtime import run
     from mesh.tls.options import ListenerTls
     from services.control import ControlOptions, run_control
+    from services.forwarding.options import targets
     from services.metrics.alerts.receivers import default_receivers
 
     options = ControlOptions(
@@ -96,6 +99,7 @@ def control(
         config_key_file=config_key_file,
         http=http,
         receivers=default_receivers(alert_webhook or (), alertmanager or ()),
+        forward=targets(forward or ()),
         tls=ListenerTls(*(str(path or "") for path in (tls_cert, tls_key, tls_client_ca))),
     )
     process = Announcing(ready_fd, lifeline_fd, debug, name="control", as_json=as_json)

@@ -46,6 +46,7 @@ def up(
     http: arguments.Http = "127.0.0.1:0",
     alert_webhook: arguments.AlertWebhook = None,
     alertmanager: arguments.Alertmanager = None,
+    forward: arguments.Forward = None,
     grace: arguments.OptionalGrace = None,
     environment: arguments.Environment = None,
     as_json: arguments.Json = False,
@@ -78,6 +79,7 @@ def up(
         parse_address(http, "--http", port_zero=True),
         tuple(alert_webhook or ()),
         tuple(alertmanager or ()),
+        tuple(forward or ()),
         demo=demo,
         debug=debug,
     )

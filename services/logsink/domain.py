@@ -19,6 +19,9 @@ from mesh.api.logsink.v1 import (
 )
 from mesh.api.otlp.v1 import LogsRequest
 from mesh.clock import Clock, SystemClock
+from services.forwarding.forwarding import Forwarding
+from services.forwarding.options import Signal
+from services.forwarding.origin import UNKNOWN, Origin
 from services.logsink import otlp, records, searching
 from services.logsink.records import LOGS
 from services.logsink.searching import InvalidError, Query
@@ -56,8 +59,10 @@ class Counters:
 class LogSink:
     """Stores and finds log records."""
 
-    def __init__(self, store: ColumnStore, clock: Clock | None = None) -> None:
+    def __init__(self, store: ColumnStore, clock: Clock | None = None, forwarding: Forwarding | None = None) -> None:
+        """Store in `store`, and tell `forwarding` of what was stored."""
         self._store = store
+        self.forwarding = forwarding
         self._clock = clock or SystemClock()
         self.counters = Counters()
         self._decoder = Decoder("logs-decode")
@@ -76,17 +81,25 @@ class LogSink:
         if not done.duplicate:
             self.counters.absurd_times += absurd
             self.counters.records += table.num_rows
+            if self.forwarding is not None and self.forwarding.wants(Signal.LOGS):
+                self.forwarding.rows(Signal.LOGS, table)
         return done
 
-    async def export(self, data: bytes) -> int:
+    async def export(self, data: bytes, origin: Origin = UNKNOWN) -> int:
         """Store OpenTelemetry's records, an encoded export of logs; returns how many were cut.
+
+        What another control process has sent on under one number of its `origin` is stored once.
 
         Raises what `ColumnStore.append` does, and `DecodeError`.
         """
         table, absurd, cut = await self._decoder.run(self._decoded, data)
         if not table.num_rows:
             return 0
-        await self._store.append({LOGS.name: table})
+        done = await self._store.append({LOGS.name: table}, producer=origin.producer, seq=origin.seq)
+        if done.duplicate:
+            return cut
+        if self.forwarding is not None and self.forwarding.wants(Signal.LOGS):
+            self.forwarding.otlp(Signal.LOGS, data, table.num_rows, origin.via)
         self.counters.records += table.num_rows
         self.counters.absurd_times += absurd
         self.counters.cut += cut

@@ -22,6 +22,7 @@ from mesh.api.logsink.v1 import (
     SearchRequest,
     TailRequest,
 )
+from services.forwarding.origin import Origin
 from services.logsink.domain import LogSink
 from services.names import LOG_SINK, OTLP_LOGS
 from services.sinks.pushing import Pushes
@@ -80,8 +81,11 @@ class GrpcLogSink:
         return await self._sink.fields(decoded(FieldsRequest, data, self._sink.counters).filter)
 
     async def export(self, data: bytes, context: Context) -> Message:
+        origin = Origin.of(context.invocation_metadata() or ())
+        if self._sink.forwarding is not None:
+            await self._sink.forwarding.check(origin, context)
         try:
-            cut = await self._sink.export(data)
+            cut = await self._sink.export(data, origin)
         except DecodeError as error:
             raise undecodable(ExportLogsServiceRequest, error, self._sink.counters) from error
         said = f"{cut} bodies or attributes were longer than 1 MiB and are stored cut" if cut else ""

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from mesh.api.metrics.v1 import add_MetricsServicer_to_server
 from mesh.errors import StartError
+from services.forwarding.forwarding import Forwarding
+from services.forwarding.options import Signal
 from services.host import Hosted
 from services.metrics.alerts.receivers import Receiver
 from services.metrics.decoding import Decoding
@@ -52,6 +54,7 @@ async def hosted_metrics(
     http: socket.socket | None = None,
     receivers: Sequence[Receiver] = (),
     disks: Sequence[Path] = (),
+    forwarding: Forwarding | None = None,
 ) -> AsyncIterator[HostedMetrics]:
     """Run the service while the context is open, with samples in `columns`, and rules and alerts in `kv`.
 
@@ -68,7 +71,9 @@ async def hosted_metrics(
         except ColumnsError as error:
             raise StartError(f"the telemetry store cannot be read: {error}") from error
         servicer = GrpcMetrics(metrics.store, metrics.queries, metrics.scraper, metrics.keeper)
-        otlp = OtlpMetrics(metrics.store)
+        otlp = OtlpMetrics(metrics.store, forwarding)
+        if forwarding is not None and forwarding.wants(Signal.METRICS):
+            metrics.store.tap = forwarding.samples
 
         def broken() -> None:
             metrics.store.rejected["undecodable"] += 1

@@ -45,7 +45,7 @@ class Recorder:
             np.full(count, at_ms, np.int64),
             np.array(list(values.values()), np.float64),
         )
-        await self._store.append(samples, source=f"{SOURCE}/{rule[0]}/{rule[1]}/{rule[2]}")
+        await self._store.append(samples, source=f"{SOURCE}/{rule[0]}/{rule[1]}/{rule[2]}", tapped=False)
 
     @staticmethod
     def alert_series(name: str, alerts: Iterable[Active]) -> Iterator[tuple[Labels, float]]:

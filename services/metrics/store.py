@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class MetricStore:
         # Since the start, by reason.
         self.rejected: Counter[str] = Counter()
         self.accepted = 0
+        # Told of samples that were stored for the first time, and of what is known of their metrics.
+        self.tap: Callable[[Samples, Mapping[str, Meta]], None] | None = None
         self._columns = columns
         self._clock = clock or SystemClock()
         self._by_source: dict[str, set[int]] = {}
@@ -66,12 +68,19 @@ class MetricStore:
         self.meta = {row["name"]: Meta(row["type"], row["unit"], row["help"]) for row in names.to_pylist()}
 
     async def append(
-        self, samples: Samples, *, source: str, producer: str = "", seq: int = 0, after: int | None = None
+        self,
+        samples: Samples,
+        *,
+        source: str,
+        producer: str = "",
+        seq: int = 0,
+        after: int | None = None,
+        tapped: bool = True,
     ) -> Stored:
         """Store samples, and return when they are durable.
 
         `source` is whose series are counted together: a scraped instance, or who pushes. With a `producer` what it sent
-        under one `seq` is stored once.
+        under one `seq` is stored once. Without `tapped` the store's tap does not hear of them.
 
         Raises:
             FullError: too much waits to be written.
@@ -102,6 +111,8 @@ class MetricStore:
             self._note(described, int(ts.max()))
         if done.duplicate:
             return Stored(len(ts), {}, done.durable_seq, duplicate=True)
+        if tapped and self.tap is not None:
+            self.tap(Samples(samples.series, samples.which[kept], ts, values, samples.meta), self.meta)
         return self._done(len(ts), rejected, done.durable_seq)
 
     async def fetch(self, wanted: Fetch) -> Block:

@@ -25,6 +25,9 @@ from mesh.api.tracesink.v1 import (
     TraceFilter,
 )
 from mesh.clock import Clock, SystemClock
+from services.forwarding.forwarding import Forwarding
+from services.forwarding.options import Signal
+from services.forwarding.origin import UNKNOWN, Origin
 from services.sinks.decoding import Decoder
 from services.sinks.errors import NotThereError
 from services.sinks.searching import MAX_REPLY, fitting
@@ -71,8 +74,10 @@ class Exported:
 class TraceSink:
     """Stores and finds spans."""
 
-    def __init__(self, store: ColumnStore, clock: Clock | None = None) -> None:
+    def __init__(self, store: ColumnStore, clock: Clock | None = None, forwarding: Forwarding | None = None) -> None:
+        """Store in `store`, and tell `forwarding` of what was stored."""
         self._store = store
+        self.forwarding = forwarding
         self._clock = clock or SystemClock()
         self.counters = Counters()
         self._decoder = Decoder("spans-decode")
@@ -92,16 +97,24 @@ class TraceSink:
         if not done.duplicate:
             self.counters.absurd_times += absurd
             self.counters.spans += table.num_rows
+            if self.forwarding is not None and self.forwarding.wants(Signal.TRACES):
+                self.forwarding.rows(Signal.TRACES, table)
         return done
 
-    async def export(self, data: bytes) -> Exported:
+    async def export(self, data: bytes, origin: Origin = UNKNOWN) -> Exported:
         """Store OpenTelemetry's spans, an encoded export of traces.
+
+        What another control process has sent on under one number of its `origin` is stored once.
 
         Raises what `ColumnStore.append` does, and `DecodeError`.
         """
         table, absurd, done = await self._decoder.run(self._decoded, data)
         if table.num_rows:
-            await self._store.append({SPANS.name: table})
+            stored = await self._store.append({SPANS.name: table}, producer=origin.producer, seq=origin.seq)
+            if stored.duplicate:
+                return done
+            if self.forwarding is not None and self.forwarding.wants(Signal.TRACES):
+                self.forwarding.otlp(Signal.TRACES, data, table.num_rows, origin.via)
         self.counters.spans += table.num_rows
         self.counters.absurd_times += absurd
         self.counters.rejected_spans += done.rejected

@@ -23,6 +23,7 @@ from mesh.api.tracesink.v1 import (
     PushResponse,
     TopologyRequest,
 )
+from services.forwarding.origin import Origin
 from services.host import Hosted
 from services.names import JAEGER_QUERY, OTLP_TRACES, TRACE_SINK
 from services.sinks.pushing import Pushes
@@ -91,8 +92,11 @@ class GrpcTraceSink:
         return await self._sink.latency(decoded(LatencyRequest, data, self._sink.counters))
 
     async def export(self, data: bytes, context: Context) -> Message:
+        origin = Origin.of(context.invocation_metadata() or ())
+        if self._sink.forwarding is not None:
+            await self._sink.forwarding.check(origin, context)
         try:
-            done = await self._sink.export(data)
+            done = await self._sink.export(data, origin)
         except DecodeError as error:
             raise undecodable(ExportTraceServiceRequest, error, self._sink.counters) from error
         said = _said(done)

@@ -28,6 +28,8 @@ class UpOptions:
     # URLs that alerts are sent to: webhooks, and Alertmanagers.
     alert_webhooks: tuple[str, ...] = ()
     alertmanagers: tuple[str, ...] = ()
+    # URLs of collectors that telemetry is sent on to.
+    forward: tuple[str, ...] = ()
     demo: bool = False
     # For every part.
     debug: bool = False
@@ -44,6 +46,7 @@ def control(options: UpOptions) -> Spec:
             *("--http", addresses["http"]),
             *(f"--alert-webhook={url}" for url in options.alert_webhooks),
             *(f"--alertmanager={url}" for url in options.alertmanagers),
+            *(f"--forward={url}" for url in options.forward),
             *("--grace", f"{options.edge.grace:g}"),
         ),
         {"control": "127.0.0.1:0", "http": options.http},

@@ -14,6 +14,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
 
+from services.forwarding.forwarding import Forwarding
+from services.forwarding.options import Signal
+from services.forwarding.origin import Origin
 from services.metrics.decoding import Decoding
 from services.metrics.otlp.convert import convert
 from services.metrics.otlp.points import Totals
@@ -31,8 +34,10 @@ LARGE_BYTES = 200_000
 class OtlpMetrics:
     """`opentelemetry.proto.collector.metrics.v1.MetricsService`; its reply is sent when the samples are durable."""
 
-    def __init__(self, store: MetricStore) -> None:
+    def __init__(self, store: MetricStore, forwarding: Forwarding | None = None) -> None:
+        """Store in `store`, and tell `forwarding` of what was stored, as it came."""
         self._store = store
+        self._forwarding = forwarding
         self._totals = Totals()
         # Deltas are added up in the order that they come in, and only once they are durable.
         self._one_at_a_time = asyncio.Lock()
@@ -46,18 +51,29 @@ class OtlpMetrics:
 
     async def export(self, request: ExportMetricsServiceRequest, context: Context) -> ExportMetricsServiceResponse:
         """Store what is well formed, and say how much was not."""
+        origin, forwarding = Origin.of(context.invocation_metadata() or ()), self._forwarding
+        if forwarding is not None:
+            await forwarding.check(origin, context)
         has_deltas = _has_deltas(request)
         async with answering(context), self._one_at_a_time if has_deltas else contextlib.nullcontext():
             try:
                 given = (request, self._totals, self._store.options)
                 large = request.ByteSize() > LARGE_BYTES
                 converted = await asyncio.to_thread(convert, *given) if large else convert(*given)
-                stored = await self._store.append(converted.samples, source=converted.source)
+                stored = await self._store.append(
+                    converted.samples,
+                    source=converted.source,
+                    producer=origin.producer,
+                    seq=origin.seq,
+                    tapped=False,
+                )
                 if has_deltas:
                     self._totals.commit()
             finally:
                 if has_deltas:
                     self._totals.drop()
+            if forwarding is not None and forwarding.wants(Signal.METRICS) and not stored.duplicate:
+                forwarding.otlp(Signal.METRICS, request.SerializeToString(), len(converted.samples), origin.via)
             if len(self._totals.known) > _MANY_TOTALS:
                 self._totals.forget_before(self._store.now_ms() * 1_000_000 - _FORGET_NS)
             rejected = converted.rejected + sum(stored.rejected.values())

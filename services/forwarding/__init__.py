@@ -1,0 +1,1 @@
+"""What comes in, sent on to other collectors by OTLP/gRPC."""
