@@ -24,11 +24,12 @@ from prometheus_client import Counter as Counted
 from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.api.metrics.v1 import MetricsStub, QueryRequest
+from mesh.cli.supervisor.ready import serving_all
 from mesh.telemetry.metrics_push import MetricsPusher, PusherOptions
 from mesh.telemetry.record import Record, to_batch
 from mesh.telemetry.shipper import Shipper
 from services.names import TELEMETRY
-from tests.e2e.registry_harness import AWAITED, PATIENCE, ControlProcess, serving_all
+from tests.e2e.registry_harness import AWAITED, PATIENCE, ControlProcess
 from tests.e2e.test_collect import bodies
 
 
