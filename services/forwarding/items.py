@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 
 from services.forwarding import logs, metrics, spans
-from services.forwarding.options import Signal
 
 _HEAD = struct.Struct(">BHII")
 
@@ -79,21 +78,18 @@ def exported(item: Item) -> bytes:
         raise ValueError(str(error)) from error
 
 
-def signal_of(form: Form) -> Signal:
-    """Return the signal of a form; OTLP is of any."""
-    return {Form.LOGS: Signal.LOGS, Form.SPANS: Signal.TRACES, Form.SAMPLES: Signal.METRICS}[form]
-
-
 def _frame(item: Item) -> bytes:
-    via, content = ",".join(item.via).encode(), item.content
+    via, data = ",".join(item.via).encode(), _data(item.content)
+    return _HEAD.pack(item.form, len(via), item.records, len(data)) + via + data
+
+
+def _data(content: Any) -> bytes:
     if isinstance(content, pa.Table):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, content.schema) as stream:
             stream.write_table(content)
-        content = sink.getvalue().to_pybytes()
-    elif isinstance(content, metrics.Told):
-        content = metrics.encoded(content)
-    return _HEAD.pack(item.form, len(via), item.records, len(content)) + via + content
+        return bytes(sink.getvalue().to_pybytes())
+    return metrics.encoded(content) if isinstance(content, metrics.Told) else bytes(content)
 
 
 def _table(data: bytes) -> pa.Table:

@@ -180,7 +180,7 @@ async def test_opentelemetry_metrics_go_on_as_they_came(tmp_path: Path) -> None:
         request = ExportMetricsServiceRequest()
         resource = request.resource_metrics.add()
         resource.resource.attributes.add(key="service.name").value.string_value = "otel"
-        metric = resource.scope_metrics.add().metrics.add(name="jobs.done", unit="s")
+        metric: Any = resource.scope_metrics.add().metrics.add(name="jobs.done", unit="s")
         metric.sum.is_monotonic, metric.sum.aggregation_temporality = True, 1
         for n in (3, 4):
             metric.sum.ClearField("data_points")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -181,7 +182,7 @@ def test_a_large_export_is_divided_always_alike() -> None:
 
 
 def test_spans_are_the_same_at_the_other_end() -> None:
-    texts = {name: TextColumn(values=[f"{name} of mine"]) for name in ("name", "service", "instance", "version")}
+    texts: Any = {name: TextColumn(values=[f"{name} of mine"]) for name in ("name", "service", "instance", "version")}
     link = {"trace_id": "0e" * 16, "span_id": "0f" * 8, "trace_state": "a=b", "attributes": {"n": 1}}
     batch = SpanBatch(
         start_ns=[NOW, NOW + 1],
@@ -203,8 +204,8 @@ def test_spans_are_the_same_at_the_other_end() -> None:
     table, _ = span_records.from_batch(batch, NOW + 10)
     again, _ = traces_otlp.from_export(TracesRequest.FromString(spans.export(table))).table(NOW + 10)
 
-    def said(rows: pa.Table) -> list[dict[str, object]]:
-        found = rows.to_pylist()
+    def said(rows: pa.Table) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = rows.to_pylist()
         for row in found:
             for name in ("attributes", "events", "links"):
                 row[name] = json.loads(row[name])
