@@ -109,4 +109,5 @@ def version(name: str) -> str:
     flag = "-v" if name in {"nginx", "haproxy"} else "--version"
     done = subprocess.run([str(path), flag], capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[0].strip() if lines else ""
+    # Some begin with the path by which they were called, which is nobody's business.
+    return lines[0].replace(str(path), "").strip() if lines else ""
