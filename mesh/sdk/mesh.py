@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
 import grpc
 from prometheus_client import CollectorRegistry
 
+from mesh.errors import UsageError
+from mesh.resilience.policy import HedgeOptions
+from mesh.sdk.channel import Client, MeshChannel
+from mesh.sdk.discovery import Discovery
 from mesh.sdk.membership import SETTLE_SECONDS, Membership
 from mesh.sdk.metrics import CallMetrics
-from mesh.sdk.options import JoinOptions
+from mesh.sdk.options import JoinOptions, is_service
 from mesh.sdk.readiness import Check, Readiness
 from mesh.sdk.server import Adder, ChannelOptions, Server
 from mesh.sdk.serving import Serving
@@ -92,6 +97,8 @@ class Mesh:
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self._address = ""
+        self._discovery: Discovery | None = None
+        self._called = CallMetrics("client", ("rpc_method", "peer_service"))
 
     @property
     def service(self) -> str:
@@ -109,6 +116,8 @@ class Mesh:
     async def __aenter__(self) -> Self:
         served = CallMetrics("server", ("rpc_method",))
         self.metrics.register(served)
+        self.metrics.register(self._called)
+        self._discovery = Discovery(self.options)
         serving = Serving(served, self._spans)
         self._server = Server(self.options, (serving, *self._interceptors), self._server_options)
         return self
@@ -116,6 +125,8 @@ class Mesh:
     async def __aexit__(self, *_: object) -> None:
         await self.leave()
         await self._end_tasks()
+        if self._discovery is not None:
+            await self._discovery.close()
 
     def add(self, adder: Adder, servicer: Any) -> None:
         """Serve a servicer: `m.add(add_OrdersServicer_to_server, Orders())`.
@@ -125,6 +136,25 @@ class Mesh:
 
         """
         self._opened().add(adder, servicer)
+
+    def channel(self, service: str, *, hedge: Mapping[str, HedgeOptions] | None = None) -> MeshChannel:
+        """Return a channel to a service by its name, for generated stubs.
+
+        Its calls go to the service's instances directly, under the policies that the edge has for it (`mesh.edge` in
+        Config), and carry what the call under way is about: correlation id, trace and deadline. `hedge` names methods,
+        "pkg.Service/Method", of which a second attempt may be made beside the first: only such as may be carried out
+        twice.
+
+        Raises:
+            UsageError: that is no name of a service.
+
+        """
+        self._opened()
+        if not is_service(service):
+            raise UsageError(f"channel: '{service}' is no name of a service: small letters, digits and -")
+        assert self._discovery is not None
+        client = Client(self._spans, self._called, time.monotonic, self.options.control)
+        return MeshChannel(client, self._discovery.upstream(service), hedge or {})
 
     async def serve(self, ready: Check | None = None) -> None:
         """Serve until SIGTERM, SIGINT or `stop`; then leave without losing a call.

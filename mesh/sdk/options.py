@@ -76,7 +76,7 @@ class JoinOptions:
     def __post_init__(self) -> None:
         """Check the values; raises UsageError, which names the one that makes no sense."""
         require(
-            _SERVICE.fullmatch(self.service) is not None,
+            is_service(self.service),
             f"service: '{self.service}' is no name of a service: small letters, digits and -, as in 'orders'",
         )
         require(self.exposure in (PUBLIC, INTERNAL), f"exposure: '{self.exposure}' is neither public nor internal")
@@ -110,3 +110,8 @@ class JoinOptions:
             return f"{self.listen.rpartition(':')[0]}:{port}"
         has_port = where.endswith("]") is False and ":" in where and (where.startswith("[") or where.count(":") == 1)
         return parse_address(where if has_port else f"{where}:{port}", "advertise")
+
+
+def is_service(name: str) -> bool:
+    """Tell whether a service can be called so."""
+    return _SERVICE.fullmatch(name) is not None

@@ -1,0 +1,398 @@
+"""One call of this process to another service: all but its messages. Every kind of call is made of this."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from mesh import correlation, tracing
+from mesh.context import CallContext, current
+from mesh.resilience import outcome
+from mesh.resilience.failure import connection_failure
+from mesh.resilience.retry import PREVIOUS_ATTEMPTS, PUSHBACK, Failure, unnoticed
+from mesh.sdk.refusal import Refused, nowhere, refusal
+from mesh.telemetry.spans import CLIENT, INTERNAL
+
+if TYPE_CHECKING:
+    from mesh.sdk.channel import Method
+    from mesh.sdk.endpoints import Endpoint
+
+Pairs = tuple[tuple[str, str | bytes], ...]
+
+CORRELATION, TRACEPARENT = correlation.HEADER.decode(), tracing.TRACEPARENT.decode()
+_PREVIOUS, _PUSHBACK = PREVIOUS_ATTEMPTS.decode(), PUSHBACK.decode()
+
+_OK = grpc.StatusCode.OK
+_now = time.monotonic
+
+
+def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return what a coroutine returns that has nothing to wait for, None when it has."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    return None
+
+
+class Attempt:
+    """One try of a call on one endpoint."""
+
+    __slots__ = ("began", "code", "details", "endpoint", "failure", "inner", "limited", "permit", "work")
+
+    def __init__(self, work: Work, endpoint: Endpoint, permit: int, began: float, *, limited: bool) -> None:
+        self.work = work
+        self.endpoint = endpoint
+        self.permit = permit
+        self.began = began
+        # Its time ends before the call's.
+        self.limited = limited
+        self.inner: Any = None
+        self.code = -1
+        self.details = ""
+        self.failure: Failure | None = None
+
+    def ended(self, inner: Any) -> None:
+        """Learn from its end; called by grpc in the moment that the end is known."""
+        now = _now()
+        status: grpc.StatusCode | None = at_once(inner.code())
+        endpoint, plan = self.endpoint, self.work.plan
+        endpoint.in_flight -= 1
+        self.code = code = int(status.value[0]) if status is not None else outcome.UNKNOWN
+        if code == outcome.OK:
+            failed = False
+        elif inner.cancelled():
+            endpoint.breaker.release(self.permit)
+            self.work.attempt_over(self, now)
+            return
+        else:
+            failed = outcome.is_failure(code)
+            self._explain(inner)
+        if failed:
+            endpoint.failures += 1
+        seconds = now - self.began
+        options = plan.breaker
+        # How long a stream takes says nothing; how long it took to begin is not known here.
+        slow = self.work.is_unary and seconds >= options.slow_call_seconds
+        if self.permit:
+            endpoint.breaker.record(self.permit, now, failed=failed, slow=slow)
+        if plan.detector is not None and endpoint.outlier is not None:
+            plan.detector.record(endpoint.outlier, now, failed=failed, seconds=seconds if self.work.is_unary else None)
+        if plan.latencies and endpoint.latency is not None and self.work.is_unary:
+            if failed:
+                endpoint.latency.fail(seconds, now)
+            else:
+                endpoint.latency.observe(seconds, now)
+        self.work.attempt_over(self, now)
+
+    def error(self) -> grpc.aio.AioRpcError | None:
+        """Return what the caller is told in the place of grpc core's words; None where the instance has spoken."""
+        who = f"instance {self.endpoint.instance.instance_id} of {self.endpoint.instance.service}"
+        if self.failure is Failure.CONNECT:
+            return refusal("upstream_connect_failed", self.code, f"{who} cannot be reached: {self.details}")
+        if self.failure in (Failure.REFUSED, Failure.LOST):
+            return refusal("upstream_reset", self.code, f"{who} went away during the call: {self.details}")
+        if self.failure is Failure.SLOW:
+            return refusal("deadline_exceeded", self.code, f"{who} took longer than an attempt may")
+        return None
+
+    def pushback(self) -> bytes | None:
+        """Return what the instance said of retries."""
+        trailers = at_once(self.inner.trailing_metadata())
+        return next((str(value).encode() for name, value in trailers or () if name == _PUSHBACK), None)
+
+    def _explain(self, inner: Any) -> None:
+        self.details = at_once(inner.details()) or ""
+        failure = connection_failure(self.code, self.details)
+        channel = self.endpoint.channel
+        if failure is Failure.CONNECT and channel is not None:
+            failure = None if channel.get_state() is grpc.ChannelConnectivity.READY else failure
+        if self.code == outcome.DEADLINE_EXCEEDED and self.limited and self.work.time_left(_now()) != 0.0:
+            failure = Failure.SLOW
+        self.failure = failure
+
+
+class Work:
+    """A call from its begin to its end."""
+
+    is_unary = True
+
+    __slots__ = (
+        "_callbacks",
+        "_headers",
+        "_parent",
+        "_request",
+        "about",
+        "attempts",
+        "began",
+        "began_ns",
+        "deadline",
+        "error",
+        "finished",
+        "last",
+        "metadata",
+        "method",
+        "now",
+        "options",
+        "permit",
+        "plan",
+        "tried",
+    )
+
+    def __init__(self, method: Method, timeout: float | None, metadata: Any, options: dict[str, Any]) -> None:
+        """Begin it; `options` are what grpc takes beside time-out and metadata."""
+        self.method = method
+        self.plan = plan = method.plan_now()
+        self.options = options
+        self.began = self.now = now = _now()
+        self.began_ns = time.time_ns()
+        self.tried: tuple[Endpoint, ...] = ()
+        self.attempts = 0
+        self.last: Attempt | None = None
+        self.permit = 0
+        self.finished = False
+        # Why the caller gets no answer of an instance.
+        self.error: grpc.aio.AioRpcError | None = None
+        self._callbacks: list[Callable[[Any], None]] | None = None
+        above = method.client.above() or current()
+        if timeout is None:
+            timeout = plan.timeout.default_seconds
+        elif timeout < 0:
+            timeout = 0.0
+        most = plan.timeout.max_seconds
+        if most is not None and (timeout is None or timeout > most):
+            timeout = most
+        deadline = None if timeout is None else now + timeout
+        if above is None:
+            trace = tracing.new_trace_id()
+            name = trace.decode()
+            self._parent = ""
+            self.about = CallContext(
+                name, name, tracing.new_span_id().decode(), sampled=method.client.spans.begins(trace)
+            )
+        else:
+            self._parent = above.span_id
+            self.about = CallContext(
+                above.correlation_id, above.trace_id, tracing.new_span_id().decode(), sampled=above.sampled
+            )
+            if above.deadline is not None and (deadline is None or above.deadline < deadline):
+                deadline = above.deadline
+        self.deadline: float | None = deadline
+        self.metadata: Sequence[Any] = ()
+        if metadata:
+            self._take(metadata)
+        self._headers: Pairs = (*self.metadata, (CORRELATION, self.about.correlation_id))
+        method.stats.in_flight += 1
+        method.upstream.in_flight += 1
+
+    def time_left(self, now: float) -> float | None:
+        """Return the seconds until the caller stops waiting, None when it never does."""
+        return None if self.deadline is None else max(0.0, self.deadline - now)
+
+    def admit(self) -> None:
+        """See to it that the call may be made at all; raises Refused."""
+        plan = self.plan
+        if plan.served is not None:
+            have = ", ".join(plan.served)
+            raise Refused(
+                "no_route",
+                outcome.UNIMPLEMENTED,
+                f"{self.method.upstream.name} does not serve {self.method.name.partition('/')[0]}; it has {have}",
+            )
+        if self.deadline is not None and self.deadline <= self.now:
+            raise Refused("deadline_exceeded", outcome.DEADLINE_EXCEEDED, "the deadline passed before the call began")
+        if plan.most_in_flight is not None and self.method.upstream.in_flight > plan.most_in_flight:
+            raise Refused(
+                "overloaded",
+                outcome.UNAVAILABLE,
+                f"{self.method.upstream.name} has {plan.most_in_flight} calls of this process in flight, its limit",
+            )
+        if plan.limiter is not None:
+            wait = plan.limiter.take(self._value(plan.limit_key), self.now)
+            if wait:
+                raise Refused(
+                    "rate_limited",
+                    outcome.RESOURCE_EXHAUSTED,
+                    f"calls to {self.method.upstream.name} are over their rate limit: retry in {wait:.3f} s",
+                )
+        budget = self.method.upstream.budget
+        if budget is not None:
+            budget.deposit(self.now)
+
+    def next_attempt(self, request: Any, *, again: bool = False) -> Attempt:
+        """Begin an attempt; raises Refused when there is no endpoint for it.
+
+        `again` says that one that was tried will do where there is no other.
+        """
+        self.now = now = _now()
+        targets = self.plan.targets
+        key = self._value(targets.hash_key) if targets.hash_key else b""
+        endpoint = targets.pick(key, self._admits, now)
+        if endpoint is None and again and self.tried:
+            tried, self.tried = self.tried, ()
+            endpoint = targets.pick(key, self._admits, now)
+            self.tried = tried
+        if endpoint is None:
+            raise nowhere(self.method.upstream, self.plan)
+        left = None if self.deadline is None else max(0.0, self.deadline - now)
+        per_try = self.plan.retry.per_try_seconds if self.plan.retry is not None and self.is_unary else None
+        limited = per_try is not None and (left is None or per_try < left)
+        attempt = Attempt(self, endpoint, self.permit, now, limited=limited)
+        self.attempts += 1
+        self.tried = (*self.tried, endpoint)
+        self.last = attempt
+        about = self.about
+        flag = "01" if about.sampled else "00"
+        headers: Pairs = (*self._headers, (TRACEPARENT, f"00-{about.trace_id}-{about.span_id}-{flag}"))
+        if self.attempts > 1:
+            headers = (*headers, (_PREVIOUS, str(self.attempts - 1)))
+        endpoint.in_flight += 1
+        endpoint.calls += 1
+        try:
+            attempt.inner = inner = endpoint.callable(self.method)(
+                request, timeout=per_try if limited else left, metadata=headers, **self.options
+            )
+        except BaseException:
+            endpoint.in_flight -= 1
+            endpoint.breaker.release(self.permit)
+            raise
+        inner.add_done_callback(attempt.ended)
+        return attempt
+
+    def wait_before_next(self, attempt: Attempt, now: float, *, replayable: bool = True) -> float | None:
+        """Return the seconds until another attempt, None when the one that ended is the call's answer."""
+        if not replayable or attempt.code in (outcome.OK, outcome.CANCELLED):
+            return None
+        if unnoticed(attempt.failure, self.attempts) and len(self.plan.targets.willing) > 1:
+            return 0.0
+        retry = self.plan.retry
+        if retry is None:
+            return None
+        return retry.wait(
+            attempts=self.attempts,
+            failure=attempt.failure,
+            status=attempt.code,
+            left=self.time_left(now),
+            now=now,
+            pushback=attempt.pushback(),
+        )
+
+    def attempt_over(self, attempt: Attempt, now: float) -> None:
+        """Go on after an attempt."""
+        raise NotImplementedError
+
+    def refuse(self, refused: Refused) -> None:
+        """End the call without an answer of an instance."""
+        self.error = refused.error()
+        self.finish(refused.code, refused.message)
+
+    def finish(self, code: int, details: str = "") -> None:
+        """End the call; only the first time counts."""
+        if self.finished:
+            return
+        self.finished = True
+        method, about = self.method, self.about
+        seconds = _now() - self.began
+        method.upstream.in_flight -= 1
+        method.stats.ended(code, seconds)
+        spans = method.client.spans
+        if about.sampled or code > 1 or spans.keeps(sampled=False, code=code, seconds=seconds):
+            self._note(code, details, seconds)
+        if self._callbacks:
+            for callback in self._callbacks:
+                callback(self)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Go on with the call in a task, with whose end it ends if that comes first."""
+        task = asyncio.get_running_loop().create_task(work)
+        # One that is cancelled before it began does nothing at all.
+        task.add_done_callback(lambda ended: self.finish(outcome.CANCELLED) if ended.cancelled() else None)
+        return task
+
+    def note_attempt(self, attempt: Attempt, now: float) -> None:
+        """Note the span of one of several attempts: one that is the only one is the call's own span."""
+        about, endpoint = self.about, attempt.endpoint
+        spans = self.method.client.spans
+        seconds = now - attempt.began
+        if spans.keeps(sampled=about.sampled, code=attempt.code, seconds=seconds):
+            spans.call(
+                INTERNAL,
+                about,
+                tracing.new_span_id().decode(),
+                about.span_id,
+                self.method.name,
+                self.began_ns + int((attempt.began - self.began) * 1e9),
+                seconds,
+                attempt.code,
+                peer=self.method.upstream.name,
+                message=attempt.details,
+                attributes={"mesh.attempt": self.attempts, **_where(endpoint)},
+            )
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Have `callback` called with this call when it has ended."""
+        if self.finished:
+            callback(self)
+        elif self._callbacks is None:
+            self._callbacks = [callback]
+        else:
+            self._callbacks.append(callback)
+
+    def _note(self, code: int, details: str, seconds: float) -> None:
+        attributes = {} if self.last is None else _where(self.last.endpoint)
+        if self.attempts > 1:
+            attributes = {"mesh.attempts": self.attempts, **attributes}
+        self.method.client.spans.call(
+            CLIENT,
+            self.about,
+            self.about.span_id,
+            self._parent,
+            self.method.name,
+            self.began_ns,
+            seconds,
+            code,
+            peer=self.method.upstream.name,
+            message=details,
+            attributes=attributes,
+        )
+
+    def _admits(self, endpoint: Endpoint) -> bool:
+        if endpoint in self.tried:
+            return False
+        if not self.plan.breaker.enabled:
+            self.permit = 0
+            return True
+        self.permit = endpoint.breaker.acquire(self.now)
+        return self.permit != 0
+
+    def _take(self, metadata: Any) -> None:
+        """Take the metadata of the caller; what it says of its conversation holds."""
+        kept = []
+        for pair in metadata:
+            name, value = pair
+            if name == CORRELATION and correlation.well_formed(value.encode() if isinstance(value, str) else value):
+                about = self.about
+                given = value if isinstance(value, str) else value.decode()
+                self.about = CallContext(given, about.trace_id, about.span_id, sampled=about.sampled)
+            elif name != TRACEPARENT:
+                kept.append((name, value))
+        self.metadata = kept
+
+    def _value(self, name: str) -> bytes:
+        """Return the value of metadata that is sent, the last one where there are several."""
+        if name == CORRELATION:
+            return self.about.correlation_id.encode()
+        found = b""
+        for key, value in self.metadata:
+            if key == name:
+                found = value.encode() if isinstance(value, str) else value
+        return found
+
+
+def _where(endpoint: Endpoint) -> dict[str, Any]:
+    return {"mesh.instance": endpoint.instance.instance_id, "server.address": endpoint.address}
