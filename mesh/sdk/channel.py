@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 
-from mesh.context import CallContext
 from mesh.resilience import outcome
 from mesh.resilience.policy import HedgeOptions
 from mesh.sdk.metrics import CallMetrics
@@ -35,8 +34,6 @@ class Client:
     now: Callable[[], float]
     # Where the registry is looked for, to be named when it does not answer.
     control: str
-    # What an application's own span says; None is nothing.
-    above: Callable[[], CallContext | None] = lambda: None
 
 
 class Method:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -15,7 +16,10 @@ from prometheus_client import CollectorRegistry
 from mesh.errors import UsageError
 from mesh.resilience.policy import HedgeOptions
 from mesh.sdk.channel import Client, MeshChannel
+from mesh.sdk.client_metrics import ClientMetrics
+from mesh.sdk.configuration import Configuration, OnChange
 from mesh.sdk.discovery import Discovery
+from mesh.sdk.logs import LogHandler
 from mesh.sdk.membership import SETTLE_SECONDS, Membership
 from mesh.sdk.metrics import CallMetrics
 from mesh.sdk.options import JoinOptions, is_service
@@ -24,8 +28,11 @@ from mesh.sdk.server import Adder, ChannelOptions, Server
 from mesh.sdk.serving import Serving
 from mesh.sdk.signals import stopping_on_signals
 from mesh.sdk.spans import SpanLog
+from mesh.sdk.telemetry import telling
 from mesh.telemetry.sampling import TracingOptions
 from mesh.tls.options import ListenerTls
+
+T = TypeVar("T")
 
 _log = logging.getLogger("mesh")
 
@@ -50,6 +57,7 @@ class JoinKeywords(TypedDict, total=False):
     serve_without_control: bool
     state: Path | None
     tls: ListenerTls
+    telemetry: bool
     reflection: bool
 
 
@@ -99,6 +107,10 @@ class Mesh:
         self._address = ""
         self._discovery: Discovery | None = None
         self._called = CallMetrics("client", ("rpc_method", "peer_service"))
+        self._configurations: list[Configuration[Any]] = []
+        # For the logs of this process; `m.logs.structlog_processor` is for structlog where it does not use logging.
+        self.logs = LogHandler(options.service, options.instance_id, options.version)
+        self._open = contextlib.AsyncExitStack()
 
     @property
     def service(self) -> str:
@@ -118,15 +130,21 @@ class Mesh:
         self.metrics.register(served)
         self.metrics.register(self._called)
         self._discovery = Discovery(self.options)
+        self.metrics.register(ClientMetrics(self._discovery))
+        if self.options.telemetry:
+            await self._open.enter_async_context(telling(self.options, self._spans, self.logs, self.metrics))
         serving = Serving(served, self._spans)
         self._server = Server(self.options, (serving, *self._interceptors), self._server_options)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.leave()
-        await self._end_tasks()
-        if self._discovery is not None:
-            await self._discovery.close()
+        try:
+            await self.leave()
+            await self._end_tasks()
+            if self._discovery is not None:
+                await self._discovery.close()
+        finally:
+            await self._open.aclose()
 
     def add(self, adder: Adder, servicer: Any) -> None:
         """Serve a servicer: `m.add(add_OrdersServicer_to_server, Orders())`.
@@ -155,6 +173,19 @@ class Mesh:
         assert self._discovery is not None
         client = Client(self._spans, self._called, time.monotonic, self.options.control)
         return MeshChannel(client, self._discovery.upstream(service), hedge or {})
+
+    def config(self, kind: type[T], application: str = "", on_change: OnChange[T] | None = None) -> Configuration[T]:
+        """Return the configuration of an application, that of this service if none is named, as a dataclass.
+
+        It is followed from now on: `settings = m.config(Settings)`, `await settings.ready()`, `settings.current`. What
+        cannot be read as `kind`, and what `on_change` raises, rejects a release, which is reported with the reason;
+        the settings before stay in force.
+        """
+        self._opened()
+        made = Configuration(self.options, application or self.service, kind, self._lease, on_change)
+        self._configurations.append(made)
+        self._run(made.run())
+        return made
 
     async def serve(self, ready: Check | None = None) -> None:
         """Serve until SIGTERM, SIGINT or `stop`; then leave without losing a call.
@@ -192,6 +223,7 @@ class Mesh:
         self._registering.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._run(self._membership.tell(server))
         self._run(server.follow_files())
+        self._run(self._refresh_with_lease())
         if ready is not None:
             self._run(self.ready.keep_asking(ready))
         _log.info("%s serves at %s as %s", self.service, self._address, self.instance_id)
@@ -216,6 +248,15 @@ class Mesh:
         if was_known:
             await asyncio.sleep(SETTLE_SECONDS)
         await self._opened().stop(self.options.grace_seconds)
+
+    def _lease(self) -> int:
+        return self._membership.lease_id if self._membership is not None else 0
+
+    async def _refresh_with_lease(self) -> None:
+        """Ask for configurations anew, with their secrets, once there is a lease."""
+        await self.registered()
+        for one in self._configurations:
+            one.refresh()
 
     def _opened(self) -> Server:
         if self._server is None:

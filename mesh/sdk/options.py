@@ -70,6 +70,8 @@ class JoinOptions:
     state: Path | None = field(default_factory=lambda: Path(text) if (text := said(STATE_VARIABLE)) else None)
     # Of its own listener; without a certificate it speaks plaintext.
     tls: ListenerTls = field(default_factory=ListenerTls)
+    # Whether it ships its logs and spans and pushes its metrics to the control plane.
+    telemetry: bool = True
     # Whether others can ask what it serves (grpcurl does).
     reflection: bool = True
 

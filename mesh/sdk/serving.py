@@ -18,6 +18,7 @@ import grpc
 from mesh import correlation, tracing
 from mesh.context import CallContext, enter
 from mesh.resilience import outcome
+from mesh.sdk import otel
 from mesh.sdk.metrics import CallMetrics, MethodStats
 from mesh.sdk.spans import SpanLog
 from mesh.telemetry.spans import SERVER
@@ -67,6 +68,7 @@ class Serving(grpc.aio.ServerInterceptor):
         async def one(request: Any, context: Context) -> Any:
             served = Served(method, context, stats, self._spans)
             enter(served.context)
+            otel.served(served.context)
             try:
                 return await inner(request, context)
             except BaseException as error:
@@ -80,6 +82,7 @@ class Serving(grpc.aio.ServerInterceptor):
             # A client that leaves while a reply is sent leaves the generator where it is: this is told in any case.
             context.add_done_callback(served.abandoned)  # type: ignore[arg-type] # the stubs have a class there
             enter(served.context)
+            otel.served(served.context)
             replies = inner(request, context)
             try:
                 async for reply in replies:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from mesh import correlation, tracing
-from mesh.context import CallContext, current
+from mesh.context import CallContext
 from mesh.resilience import outcome
 from mesh.resilience.failure import connection_failure
 from mesh.resilience.retry import PREVIOUS_ATTEMPTS, PUSHBACK, Failure, unnoticed
+from mesh.sdk.otel import here
 from mesh.sdk.refusal import Refused, nowhere, refusal
 from mesh.telemetry.spans import CLIENT, INTERNAL
 
@@ -159,7 +160,7 @@ class Work:
         # Why the caller gets no answer of an instance.
         self.error: grpc.aio.AioRpcError | None = None
         self._callbacks: list[Callable[[Any], None]] | None = None
-        above = method.client.above() or current()
+        above = here()
         if timeout is None:
             timeout = plan.timeout.default_seconds
         elif timeout < 0:

@@ -40,7 +40,7 @@ class Fleet:
     async def add(self, name: str, **options: Any) -> Lab:
         lab = self.labs[name] = Lab(name)
         options = {"instance_id": name, "drain_seconds": 1.0, "grace_seconds": 0.1, **options}
-        one = mesh.join("labs", control=self.control.address, **options)
+        one = mesh.join("labs", control=self.control.address, telemetry=False, **options)
         self.meshes[name] = one
         await self._stack.enter_async_context(one)
         one.add(add_lab, lab)
@@ -49,7 +49,7 @@ class Fleet:
         return lab
 
     async def client(self, **options: Any) -> Mesh:
-        one = mesh.join("caller", control=self.control.address, **options)
+        one = mesh.join("caller", control=self.control.address, telemetry=False, **options)
         await self._stack.enter_async_context(one)
         return one
 
@@ -362,7 +362,7 @@ async def test_a_call_before_the_first_word_of_the_registry_waits(control: Contr
 
 
 async def test_without_a_control_plane_a_call_ends_at_its_deadline() -> None:
-    async with mesh.join("caller", control="127.0.0.1:9") as client:
+    async with mesh.join("caller", control="127.0.0.1:9", telemetry=False) as client:
         stub = LabStub(client.channel("labs"))
         for call in (stub.Get(told(), timeout=0.1), stub.Sum(requests(told()), timeout=0.1)):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -373,7 +373,7 @@ async def test_without_a_control_plane_a_call_ends_at_its_deadline() -> None:
 
 async def test_without_a_control_plane_a_call_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mesh.sdk.channel.PATIENCE", 0.1)
-    async with mesh.join("caller", control="127.0.0.1:9") as client:
+    async with mesh.join("caller", control="127.0.0.1:9", telemetry=False) as client:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await LabStub(client.channel("labs")).Get(told())
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

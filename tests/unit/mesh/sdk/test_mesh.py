@@ -41,7 +41,7 @@ NOT_SERVING = int(health_pb2.HealthCheckResponse.NOT_SERVING)
 
 async def test_it_registers_serves_and_leaves(control: Control) -> None:
     options: Any = {"exposure": "public", "version": "1.2", "zone": "z1", "weight": 7, "labels": {"team": "a"}}
-    async with mesh.join("labs", control=control.address, **options) as m:
+    async with mesh.join("labs", control=control.address, telemetry=False, **options) as m:
         m.add(add_lab, Lab("one"))
         serving = asyncio.create_task(m.serve())
         (instance,) = await until(lambda: known(control), "its registration")
@@ -72,7 +72,7 @@ async def _is(address: str, status: int) -> bool:
 
 async def test_sigterm_lets_calls_finish(control: Control) -> None:
     lab = Lab()
-    async with mesh.join("labs", control=control.address) as m:
+    async with mesh.join("labs", control=control.address, telemetry=False) as m:
         m.add(add_lab, lab)
         serving = asyncio.create_task(m.serve())
         await until(lambda: known(control), "its registration")
@@ -89,7 +89,7 @@ async def test_sigterm_lets_calls_finish(control: Control) -> None:
 
 async def test_calls_that_outlast_the_grace_are_cancelled(control: Control) -> None:
     lab = Lab()
-    async with mesh.join("labs", control=control.address, grace_seconds=0.1) as m:
+    async with mesh.join("labs", control=control.address, telemetry=False, grace_seconds=0.1) as m:
         m.add(add_lab, lab)
         await m.start()
         async with dialled(m.address) as channel:
@@ -102,7 +102,7 @@ async def test_calls_that_outlast_the_grace_are_cancelled(control: Control) -> N
 
 
 async def test_it_is_registered_as_starting_until_its_gate_opens(control: Control) -> None:
-    async with mesh.join("labs", control=control.address) as m:
+    async with mesh.join("labs", control=control.address, telemetry=False) as m:
         m.add(add_lab, Lab())
         m.ready.clear("loading the cache")
         await m.start()
@@ -127,7 +127,7 @@ async def test_a_check_decides_as_well(control: Control) -> None:
             raise answer
         return bool(answer)
 
-    async with mesh.join("labs", control=control.address) as m:
+    async with mesh.join("labs", control=control.address, telemetry=False) as m:
         m.add(add_lab, Lab())
         await m.start(ready=check)
         assert not m.ready.is_set
@@ -139,7 +139,7 @@ async def test_a_check_decides_as_well(control: Control) -> None:
 async def test_without_a_control_plane_it_says_so_and_goes_on_trying(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    async with mesh.join("labs", control=NOBODY) as m:
+    async with mesh.join("labs", control=NOBODY, telemetry=False) as m:
         m.add(add_lab, Lab())
         await m.start()
         await until(lambda: "no control service answers at 127.0.0.1:9" in caplog.text, "a word of it")
@@ -153,7 +153,7 @@ async def test_without_a_control_plane_it_says_so_and_goes_on_trying(
 
 
 async def test_without_a_control_plane_it_serves_when_asked() -> None:
-    async with mesh.join("labs", control=NOBODY, serve_without_control=True) as m:
+    async with mesh.join("labs", control=NOBODY, telemetry=False, serve_without_control=True) as m:
         m.add(add_lab, Lab())
         await m.start()
         await until(lambda: _is(m.address, SERVING))
@@ -162,7 +162,7 @@ async def test_without_a_control_plane_it_serves_when_asked() -> None:
 async def test_it_registers_when_the_control_plane_comes(tmp_path: Path) -> None:
     async with control_plane(tmp_path / "one.db") as before:
         address = before.address
-    async with mesh.join("labs", control=address) as m:
+    async with mesh.join("labs", control=address, telemetry=False) as m:
         m.add(add_lab, Lab())
         await m.start()
         async with control_plane(tmp_path / "two.db", address) as after:
@@ -175,8 +175,8 @@ async def test_of_two_with_one_id_the_first_leaves_and_says_why(
     control: Control, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (
-        mesh.join("labs", control=control.address, instance_id="same") as one,
-        mesh.join("labs", control=control.address, instance_id="same") as two,
+        mesh.join("labs", control=control.address, telemetry=False, instance_id="same") as one,
+        mesh.join("labs", control=control.address, telemetry=False, instance_id="same") as two,
     ):
         one.add(add_lab, Lab())
         two.add(add_lab, Lab())
@@ -190,7 +190,7 @@ async def test_of_two_with_one_id_the_first_leaves_and_says_why(
 
 
 async def test_what_the_registry_refuses_ends_it(control: Control) -> None:
-    async with mesh.join("labs", control=control.address, labels={"": "x" * 10_000}) as m:
+    async with mesh.join("labs", control=control.address, telemetry=False, labels={"": "x" * 10_000}) as m:
         m.add(add_lab, Lab())
         with pytest.raises(RefusedError):
             await m.serve()
@@ -253,7 +253,7 @@ async def test_a_handler_that_would_block_is_refused() -> None:
         def Charge(self, request: Any, context: Any) -> Any:  # not async
             return None
 
-    async with mesh.join("payments", control=NOBODY) as m:
+    async with mesh.join("payments", control=NOBODY, telemetry=False) as m:
         with pytest.raises(UsageError, match=r"shop.v1.Payments/Charge is not async.*async def Charge"):
             m.add(add_PaymentsServicer_to_server, Blocking())
 
@@ -262,7 +262,7 @@ async def test_a_method_that_was_not_written_is_unimplemented() -> None:
     class Unwritten(PaymentsServicer):
         """Has nothing of its own."""
 
-    async with mesh.join("payments", control=NOBODY) as m:
+    async with mesh.join("payments", control=NOBODY, telemetry=False) as m:
         m.add(add_PaymentsServicer_to_server, Unwritten())  # type: ignore[abstract] # that is the point
         await m.start()
         async with dialled(m.address) as channel:
@@ -273,14 +273,14 @@ async def test_a_method_that_was_not_written_is_unimplemented() -> None:
 
 
 async def test_one_servicer_a_service() -> None:
-    async with mesh.join("labs", control=NOBODY) as m:
+    async with mesh.join("labs", control=NOBODY, telemetry=False) as m:
         m.add(add_lab, Lab())
         with pytest.raises(UsageError, match="is served already"):
             m.add(add_lab, Lab())
 
 
 async def test_a_port_that_is_taken() -> None:
-    async with mesh.join("labs", control=NOBODY) as one, mesh.join("labs", control=NOBODY) as two:
+    async with mesh.join("labs", control=NOBODY, telemetry=False) as one, mesh.join("labs", control=NOBODY) as two:
         await one.start()
         object.__setattr__(two.options, "listen", one.address)
         with pytest.raises(StartError, match="cannot listen"):
