@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
+import json
 import os
 import statistics
 import subprocess
@@ -36,7 +38,7 @@ async def _echo(request: bytes, _context: Any) -> bytes:
 
 def add_bench(_servicer: object, server: Any) -> None:
     """Do what generated code does."""
-    handlers = {"Get": grpc.unary_unary_rpc_method_handler(_echo)}
+    handlers: dict[str, Any] = {"Get": grpc.unary_unary_rpc_method_handler(_echo)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.v1.Bench", handlers),))
 
 
@@ -55,7 +57,12 @@ def process(*arguments: str) -> Iterator[str]:
     """Run a process of this mesh; yields the first line that it prints."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+        [sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=ROOT,
     ) as running:
         assert running.stdin is not None
         assert running.stdout is not None
@@ -66,9 +73,9 @@ def process(*arguments: str) -> Iterator[str]:
             running.terminate()
 
 
-async def seconds(call: Callable[[], Awaitable[bytes]], calls: int, in_flight: int) -> float:
+async def seconds(call: Callable[[], Awaitable[Any]], options: argparse.Namespace) -> float:
     """Return the CPU seconds that this process spends on so many calls."""
-    left = calls
+    left = options.calls
 
     async def work() -> None:
         nonlocal left
@@ -77,7 +84,7 @@ async def seconds(call: Callable[[], Awaitable[bytes]], calls: int, in_flight: i
             await call()
 
     began = time.process_time()
-    await asyncio.gather(*(work() for _ in range(in_flight)))
+    await asyncio.gather(*(work() for _ in range(options.in_flight)))
     return time.process_time() - began
 
 
@@ -89,14 +96,14 @@ async def compare(control: str, address: str, options: argparse.Namespace) -> di
         mesh.join("client", control=control) as traced,
         grpc.aio.insecure_channel(address) as channel,
     ):
-        stubs = {
+        stubs: dict[str, Any] = {
             "bare": channel.unary_unary(METHOD),
             "mesh": plain.channel("bench").unary_unary(METHOD),
             "mesh, every call traced": traced.channel("bench").unary_unary(METHOD),
         }
         for number in range(-1, options.rounds):
             for name, stub in stubs.items():
-                spent = await seconds(lambda stub=stub: stub(MESSAGE, timeout=TIMEOUT), options.calls, options.in_flight)
+                spent = await seconds(functools.partial(stub, MESSAGE, timeout=TIMEOUT), options)
                 if number >= 0:  # the round before is to warm up
                     found.setdefault(name, []).append(spent / options.calls * 1e6)
     return found
@@ -113,9 +120,12 @@ def main() -> None:
     if options.serve:
         asyncio.run(serve(options.serve))
         return
-    with tempfile.TemporaryDirectory() as folder, control_plane(Path(folder)) as control:
-        with process("-m", "benchmarks.sdk", "--serve", control) as address:
-            found = asyncio.run(compare(control, address, options))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        control_plane(Path(folder)) as control,
+        process("-m", "benchmarks.sdk", "--serve", control) as address,
+    ):
+        found = asyncio.run(compare(control, address, options))
     bare = statistics.median(found["bare"])
     print(f"{'CPU of the client, a unary call':32}  {'µs':>7}  {'x bare':>6}   lowest-highest µs")
     for name, figures in found.items():
@@ -127,9 +137,7 @@ def main() -> None:
 def control_plane(folder: Path) -> Iterator[str]:
     """Run a control plane; yields its address."""
     with process("-m", "mesh.cli", "control", "--listen", "127.0.0.1:0", "--data-dir", str(folder), "--json") as line:
-        import json
-
-        yield json.loads(line)["control"]
+        yield str(json.loads(line)["control"])
 
 
 if __name__ == "__main__":

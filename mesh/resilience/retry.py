@@ -50,7 +50,7 @@ class RetryPolicy:
         self.attempts = options.attempts
         self.per_try_seconds = options.per_try_seconds
         self.budget = budget
-        self._codes = options.codes
+        self.codes = options.codes
         self._on = options.on
         self._base = options.backoff_base_seconds
         self._max = options.backoff_max_seconds
@@ -85,7 +85,7 @@ class RetryPolicy:
             return CONNECT_FAILURE in self._on
         if failure is Failure.REFUSED:
             return REFUSED in self._on
-        return status in self._codes
+        return status in self.codes
 
     def _backoff(self, attempts: int) -> float:
         return min(self._base * 2.0 ** (attempts - 1), self._max) * self._dice()

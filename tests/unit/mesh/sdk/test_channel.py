@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +15,9 @@ import grpc
 import pytest
 
 import mesh
+from mesh.config.model import View
 from mesh.context import CallContext, entered
+from mesh.edge.policy.reading import PolicyError
 from mesh.errors import UsageError
 from mesh.resilience import outcome
 from mesh.resilience.policy import HedgeOptions
@@ -181,7 +185,7 @@ async def test_metadata_of_the_caller_goes_with_it(control: Control) -> None:
 
 async def test_deadlines_shrink_along_the_chain(control: Control) -> None:
     async with fleet(control, "one") as (_, client, stub):
-        now = client._called and asyncio.get_running_loop().time()
+        now = time.monotonic()
         with entered(CallContext("c", TRACE, "1" * 16, deadline=now + 5.0)):
             assert 0 < (await get(stub))["left"] <= 5 + ROUNDED
             assert 0 < (await get(stub, timeout=2.0))["left"] <= 2 + ROUNDED
@@ -209,6 +213,10 @@ async def test_a_deadline_ends_a_call(control: Control) -> None:
         await until(lambda: settled(client))
 
 
+def _last_is(lab: Lab, who: str) -> bool:
+    return lab.cancelled[-1:] == [who]
+
+
 async def test_cancelling(control: Control) -> None:
     async with fleet(control, "one") as (made, client, stub):
         lab = made.labs["one"]
@@ -223,7 +231,7 @@ async def test_cancelling(control: Control) -> None:
             assert call.cancelled()
             with pytest.raises(asyncio.CancelledError):
                 await (call if who == "unary" else call.read())
-            await until(lambda who=who: lab.cancelled[-1:] == [who], who)
+            await until(functools.partial(_last_is, lab, who), who)
         task = asyncio.create_task(get(stub, told("wait", who="task")))
         await until(lambda: lab.waiting)
         task.cancel()
@@ -520,10 +528,9 @@ async def test_a_policy_that_is_none_is_reported_and_the_last_one_stays(control:
     async with fleet(control, "one") as (_, client, stub):
         assert client._discovery is not None
         before = client._discovery._document
-        with pytest.raises(Exception, match="must be from 1"):
+        with pytest.raises(PolicyError, match="must be from 1"):
             client._discovery._take(
-                type("View", (), {"content": {"services": {"labs": {"retry": {"attempts": 99}}}}, "release": 9})(),  # type: ignore[arg-type]
-                None,  # type: ignore[arg-type]
+                View(content={"services": {"labs": {"retry": {"attempts": 99}}}}, release=9), View.EMPTY
             )
         assert client._discovery._document is before
         assert (await get(stub))["name"] == "one"

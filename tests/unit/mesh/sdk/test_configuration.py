@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ class Settings:
             raise ValueError("times must not be below 0")
 
 
-async def applied(control: Control, application: str, release: int) -> list[Any]:
+async def rejected(control: Control, release: int, instance: str, why: str) -> bool:
+    """Tell whether the control plane knows that the instance rejected a release for that reason."""
     async with dialled(control.address) as channel:
         config: Any = v1.ConfigStub(channel)
-        reply = await config.ListApplied(v1.ListAppliedRequest(application=application, release=release))
-    return list(reply.applied)
+        reply = await config.ListApplied(v1.ListAppliedRequest(application="labs", release=release))
+    found = [one for one in reply.applied if one.instance == instance]
+    return any(why in one.error and one.state == v1.APPLIED_STATE_REJECTED for one in found)
 
 
 async def test_it_is_live_typed_and_reported(control: Control) -> None:
@@ -53,24 +56,17 @@ async def test_it_is_live_typed_and_reported(control: Control) -> None:
                 raise RuntimeError("seven is too many")
 
         settings.on_change(never)
-        for number, (document, why) in enumerate(
-            (
-                ({"greeting": "x", "times": "many"}, "times: must be a whole number"),
-                ({"greeting": "x", "times": -1}, "times must not be below 0"),
-                ({"greeting": "x", "times": 7}, "seven is too many"),
-            ),
-            start=3,
-        ):
+        bad: tuple[tuple[dict[str, Any], str], ...] = (
+            ({"greeting": "x", "times": "many"}, "times: must be a whole number"),
+            ({"greeting": "x", "times": -1}, "times must not be below 0"),
+            ({"greeting": "x", "times": 7}, "seven is too many"),
+        )
+        for number, (document, why) in enumerate(bad, start=3):
             await publish(control, document, "labs")
-
-            async def told(number: int = number, why: str = why) -> bool:
-                found = [one for one in await applied(control, "labs", number) if one.instance == m.instance_id]
-                return any(why in one.error and one.state == v1.APPLIED_STATE_REJECTED for one in found)
-
-            await until(lambda why=why: why in settings.error, why)
+            await until(functools.partial(rejected, control, number, m.instance_id, why), why)
+            assert why in settings.error
             assert settings.current == Settings("good day", 2)
             assert settings.release == 2
-            await until(told, f"a report of {why}")
 
 
 async def test_several_dataclasses_and_applications(control: Control) -> None:
