@@ -184,7 +184,7 @@ async def test_metadata_of_the_caller_goes_with_it(control: Control) -> None:
 
 
 async def test_deadlines_shrink_along_the_chain(control: Control) -> None:
-    async with fleet(control, "one") as (_, client, stub):
+    async with fleet(control, "one") as (_, _client, stub):
         now = time.monotonic()
         with entered(CallContext("c", TRACE, "1" * 16, deadline=now + 5.0)):
             assert 0 < (await get(stub))["left"] <= 5 + ROUNDED
