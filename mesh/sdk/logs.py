@@ -70,7 +70,8 @@ class LogHandler(logging.Handler):
 
     def take(self, most: int) -> list[Record]:
         """Return records that waited, the oldest first, no more than `most`."""
-        waiting, taken = self._waiting, []
+        waiting = self._waiting
+        taken: list[Record] = []
         while waiting and len(taken) < most:
             taken.append(waiting.popleft())
         return taken

@@ -12,8 +12,9 @@ from typing import Any
 
 import grpc
 
+from mesh.sdk.attempt import Attempt
 from mesh.sdk.refusal import Refused
-from mesh.sdk.work import Attempt, Work
+from mesh.sdk.work import Work
 
 # Of a stream of requests so many are kept for another attempt; a stream that has sent more is not begun anew.
 MOST_KEPT = 16

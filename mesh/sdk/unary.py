@@ -16,8 +16,9 @@ import grpc
 
 from mesh.resilience import outcome
 from mesh.resilience.policy import HedgeOptions
+from mesh.sdk.attempt import Attempt, at_once
 from mesh.sdk.refusal import Refused
-from mesh.sdk.work import Attempt, Work, at_once
+from mesh.sdk.work import Work
 
 _NOTHING = object()
 _UNAVAILABLE = (outcome.UNAVAILABLE,)
