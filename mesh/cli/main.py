@@ -14,6 +14,7 @@ from mesh.cli.logs import command as logs
 from mesh.cli.metrics import alerts, query
 from mesh.cli.quiet import quieten
 from mesh.cli.top import command as top
+from mesh.cli.traces import command as traces
 
 app = typer.Typer(
     name="mesh",
@@ -39,7 +40,22 @@ _BadCommandLine = cast("type[Exception]", typer.BadParameter.__base__)
 # As mesh.runtime has them, which is not imported here: with it comes asyncio, and `mesh --help` shall be fast.
 _FAILED, _USAGE = 1, 2
 
-for command in (up, parts, register, services, instances, routes, logs, collect, top, query, alerts, config, version):
+for command in (
+    up,
+    parts,
+    register,
+    services,
+    instances,
+    routes,
+    logs,
+    collect,
+    traces,
+    top,
+    query,
+    alerts,
+    config,
+    version,
+):
     command.add_to(app)
 
 

@@ -67,11 +67,21 @@ def json_text(column: TextColumn, rows: int, name: str, default: str = "{}") -> 
     return found
 
 
-def check_length(name: str, column: pa.Array, most: int = MAX_TEXT) -> None:
+def check_length(name: str, column: pa.Array) -> None:
     """Raise `BatchError` when a text of the column has more bytes than it may."""
     longest = pc.max(pc.binary_length(distinct(column))).as_py() or 0
-    if longest > most:
-        raise BatchError(f"{name}: {longest} bytes are more than one may have, which is {most}")
+    if longest > MAX_TEXT:
+        raise BatchError(f"{name}: {longest} bytes are more than one may have, which is {MAX_TEXT}")
+
+
+def shortened(column: pa.Array, most: int) -> pa.Array:
+    """Return the column with texts of more than `most` bytes cut, such that none has more."""
+    values = distinct(column)
+    if (pc.max(pc.binary_length(values)).as_py() or 0) <= most:
+        return column
+    # A character has up to four bytes.
+    cut = pc.if_else(pc.greater(pc.binary_length(values), most), pc.utf8_slice_codeunits(values, 0, most // 4), values)
+    return pa.DictionaryArray.from_arrays(column.indices, cut) if pa.types.is_dictionary(column.type) else cut
 
 
 def distinct(column: pa.Array) -> pa.Array:

@@ -66,8 +66,8 @@ class Analysis:
             scope = Scope(SPANS.name, start, end)
             window = await self._window(scope, "1")
             sent = await self._messages(scope)
-            proxy = "" if request.proxies else EDGE_SERVICE
-            edges = await asyncio.to_thread(lambda: _edges(Graph.of(window.spans), sent, start, end, proxy))
+            shown = request.proxies
+            edges = await asyncio.to_thread(lambda: _edges(Graph.of(window.spans), sent, start, end, shown=shown))
         if request.service:
             edges = [edge for edge in edges if request.service in (edge.caller, edge.callee)]
         edges.sort(key=lambda edge: (-edge.calls, edge.caller, edge.callee, edge.messages))
@@ -141,8 +141,8 @@ def _narrow(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema([(name, types.get(name, pa.int64())) for name in table.column_names]))
 
 
-def _edges(graph: Graph, sent: list[Message], start: int, end: int, proxy: str) -> list[TopologyResponse.Edge]:
-    found = graphs.calls(graph, start, end, proxy)
+def _edges(graph: Graph, sent: list[Message], start: int, end: int, *, shown: bool) -> list[TopologyResponse.Edge]:
+    found = graphs.calls(graph, start, end, EDGE_SERVICE, shown=shown)
     edges = [
         _edge(group, graph.names[group.key[0]], graph.names[group.key[1]], sent=False)
         for group in grouped((found.caller, found.callee), found.failed, found.duration)
@@ -182,7 +182,7 @@ def _latencies(table: pa.Table) -> list[LatencyResponse.Row]:
     coded = graph.method.dictionary_encode()
     methods = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     wanted = np.flatnonzero(graph.wanted)
-    keys = (graph.service[wanted], methods[wanted])
+    keys = (graphs.blamed(graph, EDGE_SERVICE)[wanted], methods[wanted])
     whole = grouped(keys, graph.failed[wanted], graph.duration[wanted])
     # The groups come in one order, by their keys.
     parts = grouped(keys, graph.failed[wanted], alone[wanted])

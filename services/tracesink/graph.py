@@ -128,19 +128,22 @@ class Calls:
     duration: np.ndarray
 
 
-def calls(graph: Graph, start_ns: int, end_ns: int, proxy: str) -> Calls:
+def calls(graph: Graph, start_ns: int, end_ns: int, proxy: str, *, shown: bool = False) -> Calls:
     """Return the calls that began in a time, through spans of the service `proxy` as if they were not there.
 
     Two spans of one trace, parent and child, of two services are a call; so are a client's and a server's of one. A
-    client's span that has no such child is a call to its peer service. Where the caller tells, or else the proxy (by
-    a client's span), the tries on one service are one call, as it saw it.
+    client's or the proxy's span that has no such child is a call to its peer service. Where the caller tells (by a
+    client's span), or else the proxy, the tries on one service are one call, as it saw it. With `shown` the proxy is a
+    service like any other.
     """
-    through = graph.service == graph.code(proxy) if proxy else np.zeros(len(graph.start), bool)
+    passing = graph.service == graph.code(proxy)
+    through = passing & (not shown)
+    telling = passing | (graph.kind == CLIENT)
     told = np.zeros(len(graph.start), bool)
     found: list[tuple[np.ndarray, ...]] = []
 
     def add(entry: np.ndarray, first: np.ndarray, callee: np.ndarray) -> None:
-        found.append((entry, callee, *_callers(graph, first, through, told)))
+        found.append((entry, callee, *_callers(graph, first, through, telling, told)))
 
     above = graph.parent
     inner = np.where(above >= 0, above, 0)
@@ -152,8 +155,8 @@ def calls(graph: Graph, start_ns: int, end_ns: int, proxy: str) -> Calls:
     again = np.zeros(len(graph.start), bool)
     tries = np.flatnonzero((above >= 0) & (graph.kind == CLIENT) & (graph.service == graph.service[inner]))
     again[above[tries]] = True
-    clients = (graph.kind == CLIENT) & ~again & (_named(graph) >= 0)
-    for mine in (through, ~through):  # an edge's first: it is behind its callers
+    clients = telling & ~again & (_named(graph) >= 0)
+    for mine in (passing, ~passing):  # the proxy's first: they are behind its callers'
         alone = np.flatnonzero(clients & mine & ~told)
         add(alone, alone, graph.peer[alone])
     entry, callee, caller, teller = (np.concatenate(column) for column in zip(*found, strict=True))
@@ -165,25 +168,34 @@ def calls(graph: Graph, start_ns: int, end_ns: int, proxy: str) -> Calls:
     return Calls(graph.service[caller[keep]], callee[keep], graph.failed[at], graph.duration[at])
 
 
+def blamed(graph: Graph, proxy: str) -> np.ndarray:
+    """Return whose time each span's is: its service's, or its peer's where the proxy alone tells of a call."""
+    alone = graph.service == graph.code(proxy)
+    alone[graph.parent[graph.parent >= 0]] = False
+    return np.where(alone & (_named(graph) >= 0), graph.peer, graph.service)
+
+
 def _named(graph: Graph) -> np.ndarray:
     """Return the peer services, -1 where a span names none."""
     return np.where(graph.peer == graph.code(""), -1, graph.peer)
 
 
-def _callers(graph: Graph, first: np.ndarray, through: np.ndarray, told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return from whose spans the calls of the spans `first` came, and the clients' spans that tell of them, or -1.
+def _callers(
+    graph: Graph, first: np.ndarray, through: np.ndarray, telling: np.ndarray, told: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return from whose spans the calls of the spans `first` came, and the spans that tell of them, or -1.
 
     All on the way have told what they did.
     """
     place = first
-    teller = np.where(graph.kind[place] == CLIENT, place, -1)
+    teller = np.where(telling[place], place, -1)
     told[place] = True
     for _ in range(MAX_PASSED):
         moving = through[place] & (graph.parent[place] >= 0)
         if not moving.any():
             break
         place = np.where(moving, graph.parent[place], place)
-        teller = np.where(graph.kind[place] == CLIENT, place, teller)
+        teller = np.where(telling[place], place, teller)
         told[place] = True
     return place, teller
 

@@ -19,6 +19,7 @@ from services.sinks.columns import (
     json_text,
     noted,
     numbers,
+    shortened,
     text,
 )
 from services.storage.columns.base import BatchError, TableSchema, Type
@@ -56,7 +57,7 @@ SPANS = TableSchema(
 
 MAX_KIND = 5
 MAX_STATUS = 2
-# Of a name, a label or a message, in bytes; attributes, events and links may have more.
+# Of a name, a label or a message, in bytes: what is longer is cut. Attributes, events and links may have more.
 MAX_NAME = 8 << 10
 # The attribute in which the end of a span is kept whose times made no sense; its start is in `mesh.time_ns`.
 ORIGINAL_END = "mesh.end_ns"
@@ -74,9 +75,7 @@ def from_batch(batch: SpanBatch, now_ns: int) -> tuple[pa.Table, int]:
 
     """
     rows = count_of(len(batch.start_ns), "spans")
-    found: dict[str, Any] = {name: text(getattr(batch, name), rows, name) for name in _TEXTS}
-    for name, column in found.items():
-        check_length(name, column, MAX_NAME)
+    found: dict[str, Any] = {name: shortened(text(getattr(batch, name), rows, name), MAX_NAME) for name in _TEXTS}
     for name, pattern in (
         ("trace_id", f"^{_TRACE_ID}$"),
         ("span_id", f"^{_SPAN_ID}$"),

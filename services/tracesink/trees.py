@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from mesh.edge import EDGE_SERVICE
+
 SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
 ERROR = 2
 # The gRPC codes of calls that did not fail: they succeeded, or nobody wanted their answer any more.
@@ -135,5 +137,10 @@ def blamed(spans: Sequence[Told], above: Sequence[int]) -> tuple[str, str]:
     if place < 0:
         return "", ""
     span = spans[place]
-    tells = any(parent == place for parent in above)
-    return span.peer_service if span.kind == CLIENT and span.peer_service and not tells else span.service, span.name
+    silent = calls_peer(span) and place not in above
+    return span.peer_service if silent else span.service, span.name
+
+
+def calls_peer(span: Told) -> bool:
+    """Tell whether the span is a call to its peer service, and not one from there: a client's, or an edge's."""
+    return bool(span.peer_service) and (span.kind == CLIENT or span.service == EDGE_SERVICE)

@@ -68,7 +68,9 @@ Global___SpanStatus: _TypeAlias = SpanStatus  # noqa: Y015
 
 @_typing.final
 class SpanBatch(_message.Message):
-    """SpanBatch has spans as columns: a column is as long as `start_ns`, or empty, which is 0 or the empty text for all."""
+    """SpanBatch has spans as columns: a column is as long as `start_ns`, or empty, which is 0 or the empty text for all. Texts
+    are cut at 8 KiB; attributes, events and links of a span may have 1 MiB each, and the batch is refused otherwise.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
