@@ -1,7 +1,7 @@
-"""`python -m benchmarks.telemetry`: the log sink, beside DuckDB alone with the same rows in the same run.
+"""`python -m benchmarks.telemetry`: the log and the trace sink, beside DuckDB alone with the same rows in the same run.
 
-Rates are durable records a second of the control process' CPU (one core), and by the clock. Lookups are in a store of
-10 million records.
+Rates are durable records or spans a second of the control process' CPU (one core), and by the clock. Lookups are in a
+store of 10 million records, and one of 4.8 million spans.
 
     python -m benchmarks.telemetry --quick
     python -m benchmarks.telemetry --cases columnar,otlp
@@ -19,12 +19,17 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.telemetry_cases import ingest, queries
+from benchmarks.telemetry_cases import ingest, kinds, queries, traces
 
 CASES = {
-    "columnar": lambda folder, quick: ingest.columnar(folder, rows=200_000 if quick else 2_000_000),
-    "otlp": lambda folder, quick: ingest.otlp(folder, rows=100_000 if quick else 1_000_000),
+    "columnar": lambda folder, quick: ingest.columnar(folder, rows=200_000 if quick else 2_000_000, kind=kinds.LOGS),
+    "otlp": lambda folder, quick: ingest.otlp(folder, rows=100_000 if quick else 1_000_000, kind=kinds.LOGS),
+    "columnar-spans": lambda folder, quick: ingest.columnar(
+        folder, rows=200_000 if quick else 1_000_000, kind=kinds.SPANS
+    ),
+    "otlp-spans": lambda folder, quick: ingest.otlp(folder, rows=100_000 if quick else 600_000, kind=kinds.SPANS),
     "queries": lambda folder, quick: queries.measure(folder, rows=1_000_000 if quick else 10_000_000),
+    "traces": lambda folder, quick: traces.measure(folder, rows=480_000 if quick else 4_800_000),
 }
 
 

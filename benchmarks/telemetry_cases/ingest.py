@@ -16,9 +16,9 @@ from typing import Any
 import grpc
 import psutil
 
-from benchmarks.telemetry_cases import rows as made
-from mesh.api.logsink.v1 import PushRequest, PushResponse
-from services.logsink.records import LOGS, from_batch
+from benchmarks.telemetry_cases.kinds import Kind
+from mesh.cli.supervisor.ready import serving_all
+from services.names import TELEMETRY
 from services.storage.columns.base import Options
 from services.storage.columns.duckdb import DuckDbDriver
 from services.storage.columns.rows import Batch
@@ -41,6 +41,7 @@ async def control(folder: Path) -> AsyncIterator[tuple[str, psutil.Process]]:
     with os.fdopen(reader) as pipe:
         address = json.loads(await asyncio.to_thread(pipe.readline))["control"]
     try:
+        await serving_all(address, TELEMETRY)
         yield address, psutil.Process(process.pid)
     finally:
         process.terminate()
@@ -52,34 +53,33 @@ def cpu(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-async def columnar(folder: Path, rows: int) -> dict[str, float]:
+async def columnar(folder: Path, rows: int, kind: Kind) -> dict[str, float]:
     """Push batches of 5,000 on a few streams, each with two on their way."""
-    batches = [PushRequest(batch=made.columnar(BATCH, n * BATCH)).SerializeToString() for n in range(DISTINCT)]
+    batches = [kind.request(batch=kind.columnar(BATCH, n * BATCH)).SerializeToString() for n in range(DISTINCT)]
     latencies: list[float] = []
     async with control(folder) as (address, process):
         options = (("grpc.max_send_message_length", -1),)
         async with grpc.aio.insecure_channel(address, options=options) as channel:
             begun, spent = time.perf_counter(), cpu(process)
             count = rows // BATCH // STREAMS
-            await asyncio.gather(*(_stream(channel, f"s{n}", batches, count, latencies) for n in range(STREAMS)))
+            await asyncio.gather(*(_stream(channel, kind, f"s{n}", batches, count, latencies) for n in range(STREAMS)))
             seconds, spent = time.perf_counter() - begun, cpu(process) - spent
         memory = process.memory_info().rss / 2**20
     total = count * STREAMS * BATCH
     return (
-        _rates("columnar push", total, seconds, spent)
+        _rates(kind, "columnar push", total, seconds, spent)
         | _acks(latencies)
         | {
             "control process, MiB": memory,
-            **await asyncio.to_thread(bare, folder, total),
+            **await asyncio.to_thread(bare, folder, total, kind),
         }
     )
 
 
 async def _stream(
-    channel: grpc.aio.Channel, producer: str, batches: list[bytes], count: int, latencies: list[float]
+    channel: grpc.aio.Channel, kind: Kind, producer: str, batches: list[bytes], count: int, latencies: list[float]
 ) -> None:
-    path = "/mesh.logsink.v1.LogSink/Push"
-    open_: Any = channel.stream_stream(path, response_deserializer=PushResponse.FromString)
+    open_: Any = channel.stream_stream(kind.push, response_deserializer=kind.response.FromString)
     call = open_()
     room = asyncio.Semaphore(2)
     sent: list[float] = []
@@ -94,19 +94,19 @@ async def _stream(
     reading = asyncio.ensure_future(read())
     for number in range(count):
         await room.acquire()
-        head = PushRequest(producer=producer, seq=number + 1, after=number).SerializeToString()
+        head = kind.request(producer=producer, seq=number + 1, after=number).SerializeToString()
         sent.append(time.perf_counter())
         await call.write(head + batches[number % len(batches)])
     await reading
     await call.done_writing()
 
 
-async def otlp(folder: Path, rows: int) -> dict[str, float]:
+async def otlp(folder: Path, rows: int, kind: Kind) -> dict[str, float]:
     """Export messages of 2,000 records, four at a time."""
-    messages = [made.otlp(OTLP_BATCH, n * OTLP_BATCH) for n in range(DISTINCT)]
+    messages = [kind.otlp(OTLP_BATCH, n * OTLP_BATCH) for n in range(DISTINCT)]
     latencies: list[float] = []
     async with control(folder) as (address, process), grpc.aio.insecure_channel(address) as channel:
-        export: Any = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export")
+        export: Any = channel.unary_unary(kind.export)
         begun, spent = time.perf_counter(), cpu(process)
         count = rows // OTLP_BATCH // STREAMS
 
@@ -121,39 +121,39 @@ async def otlp(folder: Path, rows: int) -> dict[str, float]:
         memory = process.memory_info().rss / 2**20
     total = count * STREAMS * OTLP_BATCH
     return (
-        _rates("OTLP export", total, seconds, spent)
+        _rates(kind, "OTLP export", total, seconds, spent)
         | _acks(latencies)
         | {
             "control process, MiB": memory,
-            **await asyncio.to_thread(bare, folder, total),
+            **await asyncio.to_thread(bare, folder, total, kind),
         }
     )
 
 
-def bare(folder: Path, rows: int) -> dict[str, float]:
+def bare(folder: Path, rows: int, kind: Kind) -> dict[str, float]:
     """Append the same rows to DuckDB in this process: no gRPC, no decoding, a transaction a batch, no index of keys."""
     import duckdb
 
     now = time.time_ns()
-    tables = [from_batch(made.columnar(BATCH, n * BATCH), now)[0] for n in range(DISTINCT)]
-    driver = DuckDbDriver(folder / "bare.duckdb", {LOGS.name: LOGS}, Options())
+    tables = [kind.from_batch(kind.columnar(BATCH, n * BATCH), now)[0] for n in range(DISTINCT)]
+    driver = DuckDbDriver(folder / "bare.duckdb", {kind.schema.name: kind.schema}, Options())
     driver.open()
-    driver.write([Batch({LOGS.name: tables[0].slice(0, 1)}, "", 0, None, 0, 1)])  # makes the tables
+    driver.write([Batch({kind.schema.name: tables[0].slice(0, 1)}, "", 0, None, 0, 1)])  # makes the tables
     (period,) = driver.periods
     con: duckdb.DuckDBPyConnection = driver.cursor()
-    names = ", ".join(LOGS.columns)
+    names = ", ".join(kind.schema.columns)
     begun, spent = time.perf_counter(), time.process_time()
     for number in range(rows // BATCH):
         con.register("rows", tables[number % DISTINCT])
         con.execute(f"INSERT INTO {period.name} ({names}) SELECT {names} FROM rows")  # noqa: S608
         con.unregister("rows")
-    found = _rates("DuckDB alone", rows, time.perf_counter() - begun, time.process_time() - spent)
+    found = _rates(kind, "DuckDB alone", rows, time.perf_counter() - begun, time.process_time() - spent)
     driver.close()
     return found
 
 
-def _rates(what: str, rows: int, seconds: float, spent: float) -> dict[str, float]:
-    return {f"{what}, records/s of one core": rows / spent, f"{what}, records/s by the clock": rows / seconds}
+def _rates(kind: Kind, what: str, rows: int, seconds: float, spent: float) -> dict[str, float]:
+    return {f"{what}, {kind.name}/s of one core": rows / spent, f"{what}, {kind.name}/s by the clock": rows / seconds}
 
 
 def _acks(latencies: list[float]) -> dict[str, float]:

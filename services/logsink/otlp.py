@@ -118,7 +118,7 @@ def _add(rows: Rows, records: Sequence[Any], common: str) -> None:
             member, role, said = known.get(data) or add(data)
             members.append(member)
             if role:
-                correlation = correlation or label(said)
+                correlation = correlation or said
         text = f"{{{before}{','.join(members)}}}" if members else f"{{{common}}}"
         rows.attributes.append(text if len(text) <= MAX_TEXT // 4 else rows.cutter.json(text))
         rows.correlation.append(correlation)

@@ -28,18 +28,18 @@ _CUT = "… (cut)"
 
 
 class Members:
-    """Attributes by their bytes: each as a member of a JSON object, its role (0 for most) and its value if it has one.
+    """Attributes by their bytes: as a member of a JSON object, its role (0 for most), and the value of those with one.
 
     `known` is read where each nanosecond counts: `known.get(data) or add(data)`.
     """
 
     def __init__(self, roles: Mapping[str, int], passing: Iterable[int] = ()) -> None:
         """Take the names that mean something to us, with a number for each; those `passing` are not kept."""
-        self.known: dict[bytes, tuple[str, int, Any]] = {}
+        self.known: dict[bytes, tuple[str, int, str]] = {}
         self._roles = roles
         self._passing = frozenset(passing)
 
-    def add(self, data: bytes) -> tuple[str, int, Any]:
+    def add(self, data: bytes) -> tuple[str, int, str]:
         """Return what `known` has for an attribute, and keep it: most come again, in other records.
 
         Raises:
@@ -49,7 +49,7 @@ class Members:
         name, value = read(data)
         text = quote(value) if isinstance(value, str) else encode(value)
         role = self._roles.get(name, 0)
-        found = (f"{quote(name)}:{text}", role, value if role else None)
+        found = (f"{quote(name)}:{text}", role, label(value) if role else "")
         if len(data) <= _MAX_KEPT and role not in self._passing:
             if len(self.known) >= _MAX_MEMBERS:
                 self.known.clear()

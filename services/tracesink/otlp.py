@@ -1,6 +1,7 @@
 """OpenTelemetry's spans as rows. Decides, and does no I/O.
 
-As with logs, what a resource says of itself goes into each span's attributes, with "resource." before its name.
+As with logs, what a resource says of itself goes into each span's attributes, with "resource." before its name. What is
+done for each span is done by columns where that can be: a loop of Python costs most here.
 """
 
 from __future__ import annotations
@@ -16,23 +17,24 @@ from mesh.api.otlp.v1 import TracesRequest
 from services.sinks.columns import MAX_TEXT
 from services.sinks.otlp import Cutter, Members, encode, label, read, times, value
 from services.tracesink.records import MAX_KIND, MAX_NAME, MAX_STATUS, finished
-from services.tracesink.semantics import CORRELATION, ROLES, Roles
+from services.tracesink.semantics import CORRELATION, ROLES, promoted
 
-_members = Members(ROLES, passing=(CORRELATION,))
-_NO_IDS = (bytes(16), bytes(8))
+_members = Members(ROLES)
+_NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _NO_STATUS = (0, "")
-_NO_ROLES = ("", "", "", "")
 
 
 class Rows:
     """Rows as columns while they are gathered."""
 
     def __init__(self) -> None:
+        # Ids as they came.
+        self.ids: dict[str, list[bytes]] = {"trace_id": [], "span_id": [], "parent_span_id": []}
         self.texts: dict[str, list[str]] = {
             name: []
             for name in (
-                *("trace_id", "span_id", "parent_span_id", "name", "trace_state", "status_message"),
-                *("correlation_id", "rpc_method", "rpc_status_code", "peer_service", "attributes", "events", "links"),
+                *("name", "trace_state", "status_message", "correlation_id", "rpc_method", "rpc_status_code"),
+                *("peer_service", "attributes", "events", "links"),
             )
         }
         self.start: list[int] = []
@@ -64,6 +66,7 @@ class Rows:
             {
                 **same,
                 **texts,
+                **{name: _hexadecimal(column) for name, column in self.ids.items()},
                 "start_ns": times(self.start),
                 "end_ns": times(self.end),
                 "kind": np.clip(np.array(self.kind, np.int64), 0, MAX_KIND),
@@ -86,34 +89,60 @@ def from_export(request: TracesRequest) -> Rows:
     for group in request.resource_spans:
         resource = dict(map(read, group.resource.attributes))
         named = [label(resource.pop(name, "")) for name in ("service.name", "service.instance.id", "service.version")]
-        said = Roles()
-        for name, found in resource.items():
-            if ROLES.get(name) == CORRELATION:
-                said.add(CORRELATION, found)
+        ids = [label(found) for name, found in resource.items() if ROLES.get(name) == CORRELATION]
         common = encode({f"resource.{name}": found for name, found in resource.items()})[1:-1]
         for scoped in group.scope_spans:
             # A list: each pass over the field itself would make its objects anew.
-            spans = list(scoped.spans)
-            good = [span for span in spans if _has_ids(span)]
-            rows.rejected += len(spans) - len(good)
-            _add(rows, good, common, said.correlation)
-            rows.origins.append(((named[0], named[1], named[2], label(scoped.scope.name)), len(good)))
+            spans = _add_ids(rows, list(scoped.spans))
+            _add(rows, spans)
+            _add_attributes(rows, spans, common, next(filter(None, ids), ""))
+            rows.origins.append(((named[0], named[1], named[2], label(scoped.scope.name)), len(spans)))
     return rows
 
 
+def _add_ids(rows: Rows, spans: list[Any]) -> list[Any]:
+    """Add the ids of the spans, and return those that have them."""
+    traces = [span.trace_id for span in spans]
+    ids = [span.span_id for span in spans]
+    parents = [span.parent_span_id for span in spans]
+    if (
+        {*map(len, traces)} - {16}
+        or {*map(len, ids)} - {8}
+        or {*map(len, parents)} - {0, 8}
+        or _NO_TRACE in traces
+        or _NO_SPAN in ids
+    ):
+        good = [span for span in spans if _has_ids(span)]
+        rows.rejected += len(spans) - len(good)
+        return _add_ids(rows, good)
+    if _NO_SPAN in parents:
+        parents = [b"" if parent == _NO_SPAN else parent for parent in parents]
+    rows.ids["trace_id"] += traces
+    rows.ids["span_id"] += ids
+    rows.ids["parent_span_id"] += parents
+    return spans
+
+
 def _has_ids(span: Any) -> bool:
-    trace_id, span_id = span.trace_id, span.span_id
     return (
-        len(trace_id) == 16
-        and len(span_id) == 8
+        len(span.trace_id) == 16
+        and len(span.span_id) == 8
         and len(span.parent_span_id) in (0, 8)
-        and trace_id != _NO_IDS[0]
-        and span_id != _NO_IDS[1]
+        and span.trace_id != _NO_TRACE
+        and span.span_id != _NO_SPAN
     )
 
 
-def _add(rows: Rows, spans: Sequence[Any], common: str, correlation: str) -> None:
-    texts = rows.texts
+def _hexadecimal(ids: list[bytes]) -> pa.Array:
+    """Return ids as texts, all at once."""
+    offsets = np.zeros(len(ids) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, ids), np.int32, len(ids)) * 2, out=offsets[1:])
+    digits = b"".join(ids).hex().encode()
+    return pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(digits))
+
+
+def _add(rows: Rows, spans: Sequence[Any]) -> None:
+    texts, cutter = rows.texts, rows.cutter
     rows.start += [span.start_time_unix_nano for span in spans]
     rows.end += [span.end_time_unix_nano for span in spans]
     rows.kind += [span.kind for span in spans]
@@ -121,47 +150,44 @@ def _add(rows: Rows, spans: Sequence[Any], common: str, correlation: str) -> Non
     rows.dropped += [
         span.dropped_attributes_count + span.dropped_events_count + span.dropped_links_count for span in spans
     ]
-    texts["trace_id"] += [span.trace_id.hex() for span in spans]
-    texts["span_id"] += [span.span_id.hex() for span in spans]
-    none = _NO_IDS[1]
-    texts["parent_span_id"] += ["" if (parent := span.parent_span_id) == none else parent.hex() for span in spans]
-    fitting = rows.cutter.text
-    texts["name"] += [fitting(span.name, MAX_NAME) for span in spans]
-    texts["trace_state"] += [fitting(span.trace_state, MAX_NAME) for span in spans]
-    states = [_status(data, fitting) if (data := span.status) else _NO_STATUS for span in spans]
+    for name, column in (
+        ("name", [span.name for span in spans]),
+        ("trace_state", [span.trace_state for span in spans]),
+    ):
+        long = max(map(len, column), default=0) > MAX_NAME // 4
+        texts[name] += [cutter.text(text, MAX_NAME) for text in column] if long else column
+    states = [_status(data, cutter) if (data := span.status) else _NO_STATUS for span in spans]
     rows.status += [code for code, _ in states]
     texts["status_message"] += [message for _, message in states]
-    texts["events"] += [_events(rows.cutter, events) if (events := span.events) else "[]" for span in spans]
-    texts["links"] += [_links(rows.cutter, links) if (links := span.links) else "[]" for span in spans]
-    _add_attributes(rows, spans, common, correlation)
+    texts["events"] += [_events(cutter, events) if (events := span.events) else "[]" for span in spans]
+    texts["links"] += [_links(cutter, links) if (links := span.links) else "[]" for span in spans]
 
 
 def _add_attributes(rows: Rows, spans: Sequence[Any], common: str, correlation: str) -> None:
     before = f"{common}," if common else ""
     known, add = _members.known, _members.add
     attributes, ids = rows.texts["attributes"], rows.texts["correlation_id"]
-    methods, codes, peers = (rows.texts[name] for name in ("rpc_method", "rpc_status_code", "peer_service"))
+    told = []
     for span in spans:
-        members, roles = [], None
+        members, said, own = [], [], ""
         for data in span.attributes:
-            member, role, said = known.get(data) or add(data)
+            member, role, found = known.get(data) or add(data)
             members.append(member)
-            if role:
-                if roles is None:
-                    roles = Roles()
-                roles.add(role, said)
+            if role == CORRELATION:
+                own = own or found
+            elif role:
+                said.append((role, found))
         text = f"{{{before}{','.join(members)}}}" if members else f"{{{common}}}"
         attributes.append(text if len(text) <= MAX_TEXT // 4 else rows.cutter.json(text))
-        cid, method, code, peer = roles.found() if roles is not None else _NO_ROLES
-        ids.append(cid or correlation)
-        methods.append(method)
-        codes.append(code)
-        peers.append(peer)
+        ids.append(own or correlation)
+        told.append(promoted(tuple(said)))
+    for place, name in enumerate(("rpc_method", "rpc_status_code", "peer_service")):
+        rows.texts[name] += [one[place] for one in told]
 
 
-def _status(data: bytes, fitting: Any) -> tuple[int, str]:
+def _status(data: bytes, cutter: Cutter) -> tuple[int, str]:
     status = Status.FromString(data)
-    return min(max(status.code, 0), MAX_STATUS), fitting(status.message, MAX_NAME)
+    return min(max(status.code, 0), MAX_STATUS), cutter.text(status.message, MAX_NAME)
 
 
 def _events(cutter: Cutter, events: Sequence[bytes]) -> str:

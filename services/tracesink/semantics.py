@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
-from services.sinks.otlp import label
-
-CORRELATION, METHOD, SERVICE, CODE, OTHER_CODE, PEER, DATABASE = range(1, 8)
+CORRELATION, METHOD, SERVICE, CODE, PEER, DATABASE = range(1, 7)
 
 # Attributes that mean something to us.
 ROLES = {
@@ -23,7 +21,7 @@ ROLES = {
     "rpc.response.status_code": CODE,
     "rpc.status_code": CODE,
     "rpc.grpc.status_code": CODE,
-    "rpc.connect_rpc.error_code": OTHER_CODE,
+    "rpc.connect_rpc.error_code": CODE,
     "peer.service": PEER,
     "service.peer.name": PEER,
     "db.system": DATABASE,
@@ -38,42 +36,27 @@ CODES = (
 )
 
 
-class Roles:
-    """What the attributes of one span say that we promote."""
+@functools.lru_cache(16_384)
+def promoted(said: tuple[tuple[int, str], ...]) -> tuple[str, str, str]:
+    """Return method, status code and the service that was called, empty where unknown, by what attributes said.
 
-    __slots__ = ("code", "correlation", "database", "method", "peer", "service")
-
-    def __init__(self) -> None:
-        self.correlation = self.method = self.service = self.code = self.peer = self.database = ""
-
-    def add(self, role: int, value: Any) -> None:
-        """Take the value of an attribute."""
-        if role == METHOD:
-            self.method = self.method or label(value).removeprefix("/")
-        elif role == SERVICE:
-            self.service = label(value)
-        elif role in (CODE, OTHER_CODE):
-            self.code = self.code or code_name(value)
-        elif role == PEER:
-            self.peer = self.peer or label(value)
-        elif role == CORRELATION:
-            self.correlation = self.correlation or label(value)
-        elif role == DATABASE:
-            self.database = self.database or label(value)
-
-    def found(self) -> tuple[str, str, str, str]:
-        """Return correlation id, method, status code and the service that was called; empty where unknown."""
-        method = self.method
-        if method and self.service and "/" not in method:
-            method = f"{self.service}/{method}"
-        # A database sends no spans: it is known by its kind.
-        return self.correlation, method, self.code, self.peer or self.database
+    Those are pairs of a role and its text, in their order: of those with one role the first counts. They repeat from
+    span to span.
+    """
+    known: dict[int, str] = {}
+    for role, text in said:
+        known.setdefault(role, text)
+    method, service = known.get(METHOD, "").removeprefix("/"), known.get(SERVICE, "")
+    if method and service and "/" not in method:
+        method = f"{service}/{method}"
+    code = known.get(CODE, "")
+    # A database sends no spans: it is known by its kind.
+    return method, code_name(code) if code else "", known.get(PEER) or known.get(DATABASE, "")
 
 
-def code_name(value: Any) -> str:
+def code_name(text: str) -> str:
     """Return the name of a gRPC code that was given as its number or name."""
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value[:3])
-    if isinstance(value, int) and not isinstance(value, bool):
-        return CODES[value] if 0 <= value < len(CODES) else "UNKNOWN"
-    return label(value).upper()
+    if text.isascii() and text.removeprefix("-").isdigit():
+        number = int(text[:4])
+        return CODES[number] if 0 <= number < len(CODES) else "UNKNOWN"
+    return text.upper()

@@ -291,6 +291,8 @@ async def test_opentelemetrys_spans_become_ours(tmp_path: Path) -> None:
         ),
         ({"rpc__grpc__status_code": "5", "service__peer__name": "stock"}, {}, (TRACE, "", "NOT_FOUND", "stock")),
         ({"rpc__grpc__status_code": 99, "mesh__correlation_id": "c"}, {}, ("c", "", "UNKNOWN", "")),
+        ({"rpc__grpc__status_code": "--5", "rpc__connect_rpc__error_code": "internal"}, {}, (TRACE, "", "--5", "")),
+        ({"rpc__connect_rpc__error_code": "internal"}, {}, (TRACE, "", "INTERNAL", "")),
         ({"db__system__name": "postgresql"}, {"correlation.id": "c"}, ("c", "", "", "postgresql")),
         ({"correlation__id": "own"}, {"correlation_id": "c"}, ("own", "", "", "")),
         ({"baggage__correlation_id": "b" * 300}, {}, ("b" * 255, "", "", "")),
