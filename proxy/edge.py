@@ -179,13 +179,9 @@ class Edge:
 
     async def _warm_up(self) -> None:
         """Weigh the endpoints anew while some of them warm up, and once more when they are done."""
-        before = False
         while True:
             await asyncio.sleep(WARM_UP_SECONDS)
-            now = self.weighing.changes(self.state.directory.instances.values())
-            if now or before:
-                self.state.reweigh()
-            before = now
+            self.state.reweigh(self.weighing.changes)
 
     async def synced(self) -> bool:
         """Wait for the first routes from the registry; returns whether they came in time."""

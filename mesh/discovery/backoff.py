@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 
 FIRST = 0.05
-LONGEST = 2.0
+# A fleet is to be back within two seconds of its control plane; an address where nobody listens costs next to nothing.
+LONGEST = 1.0
 
 
 class Backoff:
@@ -18,7 +19,7 @@ class Backoff:
         self._ceiling = FIRST
 
     def next(self) -> float:
-        """Return the seconds to wait now: from half to all of a ceiling that doubles from 50 ms to 2 s."""
+        """Return the seconds to wait now: from half to all of a ceiling that doubles from 50 ms to 1 s."""
         ceiling = self._ceiling
         self._ceiling = min(LONGEST, ceiling * 2)
         return ceiling * (1 + self._dice()) / 2

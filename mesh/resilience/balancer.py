@@ -60,6 +60,10 @@ def next_after(first: T, items: Sequence[T], admits: Callable[[T], bool]) -> T |
 
 # A schedule is at most so long; finer shares than this are rounded.
 MAX_SCHEDULE = 1000
+# Up to so many turns times items each turn is earned, which spreads best: a few milliseconds. The rest is laid out.
+MAX_EARNED = 50_000
+# Multiples of the golden ratio never lie close together.
+_SPREAD = 0.6180339887
 
 
 def schedule(items: Sequence[T], weights: Sequence[int]) -> tuple[T, ...]:
@@ -72,6 +76,16 @@ def schedule(items: Sequence[T], weights: Sequence[int]) -> tuple[T, ...]:
         return ()
     scaled = _reduced([weight for _, weight in live])
     total = sum(scaled)
+    if total == len(scaled):
+        return tuple(item for item, _ in live)
+    if total * len(scaled) > MAX_EARNED:
+        # Each of a turn's places at its share of the circle, everyone beginning somewhere else.
+        places = sorted(
+            ((turn + (index * _SPREAD) % 1) / weight, index)
+            for index, weight in enumerate(scaled)
+            for turn in range(weight)
+        )
+        return tuple(live[index][0] for _, index in places)
     credit = [0] * len(live)
     turns = []
     # Smooth weighted round robin: everyone earns its weight a turn, the richest goes and pays the total.

@@ -18,7 +18,7 @@ from proxy.routing.rules import Rules
 from proxy.routing.table import EMPTY, RouteTable, compile_table
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.plan import Plans, Policies
-from proxy.upstream.pool import EndpointPool
+from proxy.upstream.pool import Changes, EndpointPool
 from proxy.upstream.weighing import Weigh, plain
 
 
@@ -52,7 +52,7 @@ class MeshState:
         self._registered = directory
         self.directory = directory = exposed(directory, self.document.exposure)
         gone = self.pool.update(directory)
-        self.plans.retain(directory.services, self.pool.willing())
+        self.plans.retain(directory.services, self.pool.willing)
         self._compile()
         forget(gone)
         self._notify()
@@ -70,9 +70,10 @@ class MeshState:
         self.directory = exposed(self._registered, document.exposure)
         self.follow(functools.partial(resolve, document))
 
-    def reweigh(self) -> None:
-        """Work out anew what each endpoint counts: some warm up."""
-        self._compile()
+    def reweigh(self, changes: Changes) -> None:
+        """Work out anew what endpoints count of which `changes` tells that they warm up, and when they are done."""
+        if self.pool.reweigh(changes):
+            self._compile()
 
     def drain(self) -> None:
         """Tell health checkers that this edge is about to leave."""

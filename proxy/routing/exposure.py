@@ -20,7 +20,10 @@ def exposed(directory: Directory, exposure: Mapping[str, bool]) -> Directory:
         for name, service in directory.services.items()
     }
     instances = {
-        key: dataclasses.replace(one, public=exposure.get(one.service, one.public))
+        # As it is where it is so already: what follows looks for what is new.
+        key: one
+        if (public := exposure.get(one.service, one.public)) == one.public
+        else dataclasses.replace(one, public=public)
         for key, one in directory.instances.items()
     }
     return dataclasses.replace(directory, services=services, instances=instances)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from mesh.discovery.model import Directory, Instance, Service
+from mesh.discovery.model import Directory, Service
 from mesh.edge import EDGE_SERVICE
 from proxy.upstream.plan import Plan, Plans
 from proxy.upstream.pool import EndpointPool
@@ -14,7 +14,7 @@ from proxy.upstream.targets import Targets
 from proxy.upstream.weighing import Weigh, plain
 
 if TYPE_CHECKING:
-    from mesh.edge.policy.document import Destination, Labels, Route
+    from mesh.edge.policy.document import Route
     from proxy.call.limits import Limits
     from proxy.interceptors.metrics import MethodStats
     from proxy.routing.choice import Chooser
@@ -180,24 +180,23 @@ def compile_table(
     """
     made = None
     if rules is not None:
-        made = rules(declared(directory), targets_of(pool, public_only=public_only, weigh=weigh))
+        all_of = {
+            one.name: sorted(pool.declared(one.name).union(one.grpc_services)) for one in directory.services.values()
+        }
+        made = rules(all_of, targets_of(pool, public_only=public_only, weigh=weigh))
     routes = {name: ServiceRoute(name, EDGE_SERVICE, Targets(()), is_local=True) for name in local}
     names = []
-    of: dict[str, list[Instance]] = {}
-    for one in directory.instances.values():
-        of.setdefault(one.service, []).append(one)
     for service in by_age(directory.services.values()):
-        instances = of.get(service.name, [])
-        if public_only:
-            instances = [one for one in instances if one.public]
-            if not instances and not service.public:
-                continue
+        if public_only and not service.public and not pool.has_public(service.name):
+            continue
         names.append(service.name)
-        endpoints = pool.of(service.name)
-        for grpc_service in _declared(service, instances, public_only=public_only):
+        found = pool.declared(service.name, public_only=public_only)
+        if not public_only or service.public:
+            # Also what no live instance declares: its callers hear "unavailable", not "unknown".
+            found = found.union(service.grpc_services)
+        for grpc_service in sorted(found):
             if grpc_service not in routes:
-                declaring = {one.key for one in instances if grpc_service in one.grpc_services}
-                targets = Targets([one for one in endpoints if one.instance.key in declaring], weigh)
+                targets = pool.targets(service.name, grpc_service, public_only=public_only, weigh=weigh)
                 routes[grpc_service] = ServiceRoute(grpc_service, service.name, targets, plans, made)
     return RouteTable(routes, names)
 
@@ -211,42 +210,12 @@ def declared(directory: Directory) -> dict[str, list[str]]:
 
 
 def targets_of(pool: EndpointPool, *, public_only: bool, weigh: Weigh = plain) -> TargetsOf:
-    """Return what finds the instances of a destination on a listener; routes share what it has found."""
-    known: dict[tuple[str, Labels, str], Targets] = {}
-
-    def find(to: Destination, grpc_service: str) -> Targets:
-        key = (to.service, to.labels, grpc_service)
-        targets = known.get(key)
-        if targets is None:
-            endpoints = [
-                one
-                for one in pool.of(to.service)
-                if grpc_service in one.instance.grpc_services
-                and (one.instance.public or not public_only)
-                and has_labels(one.instance, to.labels)
-            ]
-            targets = known[key] = Targets(endpoints, weigh)
-        return targets
-
-    return find
-
-
-def has_labels(instance: Instance, labels: Labels) -> bool:
-    """Tell whether an instance has all of the labels: its version, its zone, and its metadata."""
-    return all(
-        value == (getattr(instance, name) if name in ("version", "zone") else instance.metadata.get(name))
-        for name, value in labels
+    """Return what finds the instances of a destination on a listener."""
+    return lambda to, grpc_service: pool.targets(
+        to.service, grpc_service, to.labels, public_only=public_only, weigh=weigh
     )
 
 
 def by_age(services: Iterable[Service]) -> list[Service]:
     """Return services with the oldest first: it gets the calls of a gRPC service that several declare."""
     return sorted(services, key=lambda service: (service.create_revision, service.name))
-
-
-def _declared(service: Service, instances: Iterable[Instance], *, public_only: bool) -> list[str]:
-    names = {name for one in instances for name in one.grpc_services}
-    if not public_only or service.public:
-        # Also what no live instance declares: its callers hear "unavailable", not "unknown".
-        names.update(service.grpc_services)
-    return sorted(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable
 from typing import Any, TypeAlias, TypeVar
 
 from mesh.resilience.outlier import OutlierDetector
@@ -109,13 +109,13 @@ class Plans:
         self._plans.clear()
         self.kept.turn()
 
-    def retain(self, services: Collection[str], willing: Mapping[str, Collection[Hashable]]) -> None:
-        """Forget services that are gone, and of the others what is not among the keys of their `willing` endpoints."""
+    def retain(self, services: Collection[str], willing: Callable[[str], Collection[Hashable]]) -> None:
+        """Forget services that are gone, and of the others what is not among the keys of its `willing` endpoints."""
         self._plans = {key: plan for key, plan in self._plans.items() if key[0] in services}
         self.kept.retain(services)
         for service, one in self.kept.all():
             if isinstance(one, OutlierDetector):
-                one.follow(willing.get(service, ()))
+                one.follow(willing(service))
 
     def whole(self, service: str) -> RoutePolicy | None:
         """Return the policy of a service as a whole."""

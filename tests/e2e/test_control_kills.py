@@ -156,7 +156,7 @@ class EdgeProcess:
 async def test_nothing_acknowledged_is_lost_however_often_it_is_killed(tmp_path: Path) -> None:
     dice = random.Random(1)
     fleet = Fleet()
-    documents, late = Documents(), list[float]()
+    documents, late = Documents(), list[tuple[float, float, int]]()
     async with (
         control_process(tmp_path, LATER) as control,
         registry_stub(control) as stub,
@@ -178,8 +178,9 @@ async def test_nothing_acknowledged_is_lost_however_often_it_is_killed(tmp_path:
                     marked = await stub.Register(
                         registration(f"m{number}", 3600), timeout=PATIENCE, wait_for_ready=True
                     )
+                    registered = time.monotonic() - began
                     await edge.reached(marked.header.revision)
-                    late.append(time.monotonic() - began)
+                    late.append((time.monotonic() - began, registered, number))
                 await fleet.acknowledged(1)
             # Those that were under way may still come to their end, before this one. (Its revision, not the list's: a
             # release may have made that one, and a watch tells nothing of releases.)
@@ -212,5 +213,7 @@ async def test_nothing_acknowledged_is_lost_however_often_it_is_killed(tmp_path:
     late.sort()
     print(  # noqa: T201 - what it must show
         f"\n{ROUNDS} kills, {len(fleet.revisions)} registry writes and {len(documents.releases)} releases "
-        f"acknowledged; the edge was up to date after p50 {late[len(late) // 2]:.2f} s, max {late[-1]:.2f} s"
+        f"acknowledged; the edge was up to date after p50 {late[len(late) // 2][0]:.2f} s, max {late[-1][0]:.2f} s; "
+        "the slowest (with the part until a registration was acknowledged, and the round): "
+        + ", ".join(f"{all_:.2f} ({part:.2f}, {number})" for all_, part, number in late[-3:])
     )

@@ -107,7 +107,7 @@ def test_the_detector_counts_the_endpoints_that_want_calls() -> None:
     pool.update(directory(instance(1), instance(2), instance(3, health=Health.DRAINING), instance(4, weight=0)))
     for endpoint in pool.all():
         detector.host(endpoint.key)
-    made.retain({SERVICE}, pool.willing())
+    made.retain({SERVICE}, pool.willing)
     assert sorted(key[1] for key in detector.hosts) == ["orders-1", "orders-2"]
 
 

@@ -48,7 +48,7 @@ def test_a_failure_says_what_it_means(
 
 def test_waits_double_up_to_a_bound_and_begin_anew_after_a_success() -> None:
     longest, shortest = Backoff(lambda: 1.0), Backoff(lambda: 0.0)
-    assert [longest.next() for _ in range(8)] == pytest.approx([FIRST, 0.1, 0.2, 0.4, 0.8, 1.6, LONGEST, LONGEST])
+    assert [longest.next() for _ in range(8)] == pytest.approx([FIRST, 0.1, 0.2, 0.4, 0.8, LONGEST, LONGEST, LONGEST])
     assert [shortest.next() for _ in range(3)] == pytest.approx([FIRST / 2, 0.05, 0.1])
     longest.reset()
     assert longest.next() == FIRST

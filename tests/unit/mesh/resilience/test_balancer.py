@@ -35,3 +35,18 @@ def test_shares_follow_the_weights(weights: list[int]) -> None:
             # Rounded to the schedule's length, and never to nothing.
             assert turns[index] >= 1
             assert abs(turns[index] - weight / total * size) <= 2 + 0.05 * size
+
+
+def test_a_service_of_thousands_is_scheduled_at_once() -> None:
+    assert schedule(range(20_000), [7] * 20_000) == tuple(range(20_000))
+
+
+@given(st.lists(st.integers(1, 9), min_size=200, max_size=250))
+def test_a_long_schedule_is_spread_evenly(weights: list[int]) -> None:
+    turns = schedule(range(len(weights)), weights)
+    counts = Counter(turns)
+    size = len(turns)
+    for index in counts:
+        # Of two halves neither has much more of one item than the other.
+        first = sum(turn == index for turn in turns[: size // 2])
+        assert abs(2 * first - counts[index]) <= 2
