@@ -21,7 +21,9 @@ def control() -> Iterator[tuple[str, psutil.Process]]:
     """Run one on SQLite while the block runs; gives its address and the process."""
     reader, writer = os.pipe()
     with tempfile.TemporaryDirectory() as folder:
+        # What is measured is the registry: logs and metrics take time and memory of their own.
         command = [sys.executable, "-m", "services", "--data-dir", folder, "--ready-fd", str(writer)]
+        command += ["--telemetry-store", "off"]
         process = subprocess.Popen(command, cwd=ROOT, pass_fds=(writer,), stdin=subprocess.DEVNULL)
         os.close(writer)
         try:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from mesh.errors import MeshError, Source
+from services.storage.kv.record import record
 
 MAX_REQUEST_BYTES = 1536 * 1024
 MAX_TXN_OPERATIONS = 128
@@ -64,7 +64,7 @@ class CompactedError(KvError):
         self.compact_revision = compact_revision
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class KeyValue:
     """One key as it stands since `mod_revision`."""
 
@@ -85,7 +85,7 @@ class EventKind(enum.Enum):
     EXPIRE = 2
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Event:
     """One change of one key."""
 
@@ -96,7 +96,7 @@ class Event:
     prev: KeyValue | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Batch:
     """All changes of one revision, or no events: nothing that is watched changed up to `revision`."""
 
@@ -111,7 +111,7 @@ class Field(enum.Enum):
     MOD_REVISION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compare:
     """Holds when `field` of `key` equals `value` (or differs from it, with `equal` false)."""
 
@@ -134,7 +134,7 @@ def unchanged(key: str, mod_revision: int) -> Compare:
     return Compare(key, Field.MOD_REVISION, mod_revision)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Put:
     """Results in the key as it was before, if it was."""
 
@@ -143,7 +143,7 @@ class Put:
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Delete:
     """Delete one key, or all with that prefix. Results in what was deleted."""
 
@@ -151,7 +151,7 @@ class Delete:
     prefix: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Range:
     """Read one key, or all with that prefix. Results in what was found, ordered by key."""
 
@@ -162,7 +162,7 @@ class Range:
 Operation = Put | Delete | Range
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Grant:
     """A lease to be granted. The id is the caller's to choose: positive, below 2**63, hard to guess."""
 
@@ -171,7 +171,7 @@ class Grant:
     ttl: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Header:
     """Which store answered, and its revision when it did."""
 
@@ -179,13 +179,13 @@ class Header:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RangeReply:
     header: Header
     kvs: tuple[KeyValue, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TxnReply:
     header: Header
     # Whether the comparisons held.
@@ -194,7 +194,7 @@ class TxnReply:
     results: tuple[tuple[KeyValue, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LeaseReply:
     header: Header
     lease_id: int

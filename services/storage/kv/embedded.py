@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -31,6 +30,7 @@ from services.storage.kv.base import (
     TxnReply,
 )
 from services.storage.kv.leases import Countdown
+from services.storage.kv.record import record
 from services.storage.kv.requests import Compact, Outcome, Request, Revoke, Txn
 from services.storage.kv.sqlite import Loaded, SqliteLog
 from services.storage.kv.state import Prepared, State
@@ -51,7 +51,7 @@ class Log(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Pending:
     request: Request
     answer: asyncio.Future[Outcome]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from services.storage.kv.base import (
     MAX_REQUEST_BYTES,
@@ -16,11 +15,12 @@ from services.storage.kv.base import (
     Put,
     RequestError,
 )
+from services.storage.kv.record import record
 
 MAX_LEASE_ID = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Txn:
     compares: tuple[Compare, ...]
     then: tuple[Operation, ...]
@@ -28,14 +28,14 @@ class Txn:
     grant: Grant | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Revoke:
     lease_id: int
     # It ran out, rather than being given up.
     expired: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compact:
     revision: int
 
@@ -43,7 +43,7 @@ class Compact:
 Request = Txn | Revoke | Compact
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """What a request comes to, once it is durable."""
 
@@ -57,16 +57,24 @@ def check_txn(txn: Txn) -> None:
     for part in (txn.compares, txn.then, txn.orelse):
         if len(part) > MAX_TXN_OPERATIONS:
             raise RequestError(f"a transaction has at most {MAX_TXN_OPERATIONS} operations, this one {len(part)}")
-    size = 0
-    for op in (*txn.then, *txn.orelse):
-        size += len(op.key.encode()) + (len(op.value) if isinstance(op, Put) else 0)
-    if size > MAX_REQUEST_BYTES:
+    # A character has at most four bytes; they are counted where that comes near the limit.
+    if _size(txn, lambda key: 4 * len(key)) > MAX_REQUEST_BYTES and (
+        (size := _size(txn, lambda key: len(key.encode()))) > MAX_REQUEST_BYTES
+    ):
         raise RequestError(f"a request has at most {MAX_REQUEST_BYTES} bytes, this one {size}")
     _check_twice(txn.then)
     _check_twice(txn.orelse)
     grant = txn.grant
     if grant is not None and not (0 < grant.lease_id <= MAX_LEASE_ID and 0 < grant.ttl < float("inf")):
         raise RequestError("a lease needs a positive id below 2**63 and a positive ttl")
+
+
+def _size(txn: Txn, of_key: Callable[[str], int]) -> int:
+    size = 0
+    for ops in (txn.then, txn.orelse):
+        for op in ops:
+            size += of_key(op.key) + (len(op.value) if isinstance(op, Put) else 0)
+    return size
 
 
 def _check_twice(ops: Sequence[Operation]) -> None:

@@ -9,10 +9,10 @@ import fcntl
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from mesh.errors import StartError
@@ -22,6 +22,7 @@ from services.storage.kv.state import Prepared
 # "MESH": tells our files from those of others.
 APPLICATION_ID = 0x4D455348
 FORMAT = 1
+ROWS_A_STEP = 64
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -128,22 +129,31 @@ class SqliteLog:
     def _write_effects(self, prepared: Prepared) -> None:
         db = self._db
         db.executemany("DELETE FROM kv WHERE key = ?", ((key,) for key, kv in prepared.kvs.items() if kv is None))
-        db.executemany(
-            "INSERT OR REPLACE INTO kv VALUES (?, ?, ?, ?, ?)",
-            (
-                (kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.lease)
-                for kv in prepared.kvs.values()
-                if kv is not None
-            ),
-        )
+        live = [
+            (kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.lease)
+            for kv in prepared.kvs.values()
+            if kv is not None
+        ]
+        self._insert("INSERT OR REPLACE INTO kv", live)
         ended = ((lease_id,) for lease_id, ttl in prepared.leases.items() if ttl is None)
         db.executemany("DELETE FROM lease WHERE id = ?", ended)
-        db.executemany("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _history(prepared.batches))
+        self._insert("INSERT INTO history", list(_history(prepared.batches)))
         db.execute("DELETE FROM history WHERE revision <= ?", (prepared.compact_revision,))
         db.executemany(
             "UPDATE meta SET value = ? WHERE name = ?",
             ((prepared.revision, "revision"), (prepared.compact_revision, "compact_revision")),
         )
+
+    def _insert(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        """Insert rows, many in one step where there are many: after each step this thread waits for its turn."""
+        if not rows:
+            return
+        values = f"({', '.join('?' * len(rows[0]))})"
+        whole = len(rows) - len(rows) % ROWS_A_STEP
+        for first in range(0, whole, ROWS_A_STEP):
+            together = list(chain.from_iterable(rows[first : first + ROWS_A_STEP]))
+            self._db.execute(f"{statement} VALUES {', '.join([values] * ROWS_A_STEP)}", together)
+        self._db.executemany(f"{statement} VALUES {values}", rows[whole:])
 
     def _prepare_file(self) -> None:
         db = self._db

@@ -108,10 +108,12 @@ class State:
     def prepare(self, requests: Iterable[Request]) -> Prepared:
         """Return what `requests`, one after the other, would do. Nothing is changed."""
         prepared = Prepared(self.revision, self.compact_revision)
+        step = _Step(self, prepared)
         for request in requests:
             try:
-                outcome: Outcome | KvError = _Step(self, prepared).run(request)
+                outcome: Outcome | KvError = step.run(request)
             except KvError as error:
+                step = _Step(self, prepared)
                 outcome = error
             prepared.outcomes.append(outcome)
         # Compaction comes with a change, and in strides, so that it costs each change next to nothing.
@@ -150,10 +152,16 @@ class State:
 
 
 class _Step:
-    """One request on top of the committed state and of the requests before it; joins them only if it succeeds."""
+    """One request on top of the committed state and of the requests before it; joins them only if it succeeds.
+
+    Then it is as new, and takes the next one.
+    """
+
+    __slots__ = ("_committed", "_events", "_kvs", "_prepared", "_revision", "_state")
 
     def __init__(self, state: State, prepared: Prepared) -> None:
         self._state = state
+        self._committed = state.get
         self._prepared = prepared
         self._revision = prepared.revision + 1
         self._kvs: dict[str, KeyValue | None] = {}
@@ -170,11 +178,11 @@ class _Step:
 
     def _txn(self, txn: Txn) -> Outcome:
         check_txn(txn)
-        succeeded = all(self._holds(compare) for compare in txn.compares)
+        succeeded = not txn.compares or all(self._holds(compare) for compare in txn.compares)
         grant = txn.grant if succeeded else None
         if grant is not None and self._ttl(grant.lease_id) is not None:
             raise RequestError(f"lease {grant.lease_id} exists already")
-        results = tuple(self._operate(op, grant) for op in (txn.then if succeeded else txn.orelse))
+        results = tuple([self._operate(op, grant) for op in (txn.then if succeeded else txn.orelse)])
         if grant is not None:
             self._prepared.leases[grant.lease_id] = grant.ttl
         return Outcome(self._join(), succeeded, results)
@@ -188,7 +196,7 @@ class _Step:
         for key in sorted(keys):
             kv = self._get(key)
             if kv is not None and kv.lease == lease_id:
-                self._change(kind, key, None)
+                self._change(kind, key, None, kv)
         self._prepared.leases[lease_id] = None
         return Outcome(self._join())
 
@@ -207,10 +215,13 @@ class _Step:
         if self._events:
             prepared.revision = self._revision
             prepared.batches.append(Batch(self._revision, tuple(self._events)))
-            prepared.kvs.update(self._kvs)
-            for kv in self._kvs.values():
+            for key, kv in self._kvs.items():
+                prepared.kvs[key] = kv
                 if kv is not None and kv.lease:
-                    prepared.bound.setdefault(kv.lease, set()).add(kv.key)
+                    prepared.bound.setdefault(kv.lease, set()).add(key)
+            self._revision += 1
+            self._kvs.clear()
+            self._events.clear()
         return prepared.revision
 
     def _operate(self, op: Operation, grant: Grant | None) -> tuple[KeyValue, ...]:
@@ -221,19 +232,19 @@ class _Step:
                     raise LeaseNotFoundError(lease)
                 prev = self._get(key)
                 created = self._revision if prev is None else prev.create_revision
-                self._change(EventKind.PUT, key, KeyValue(key, value, created, self._revision, lease))
+                self._change(EventKind.PUT, key, KeyValue(key, value, created, self._revision, lease), prev)
                 return () if prev is None else (prev,)
             case Delete(key, prefix):
                 found = self._find(key, prefix=prefix)
                 for kv in found:
-                    self._change(EventKind.DELETE, kv.key, None)
+                    self._change(EventKind.DELETE, kv.key, None, kv)
                 return found
             case Range(key, prefix):
                 return self._find(key, prefix=prefix)
 
-    def _change(self, kind: EventKind, key: str, kv: KeyValue | None) -> None:
+    def _change(self, kind: EventKind, key: str, kv: KeyValue | None, prev: KeyValue | None) -> None:
         assert key not in self._kvs, "check_txn sees to it that no key changes twice"
-        self._events.append(Event(kind, key, kv, self._get(key)))
+        self._events.append(Event(kind, key, kv, prev))
         self._kvs[key] = kv
 
     def _holds(self, compare: Compare) -> bool:
@@ -244,10 +255,11 @@ class _Step:
         return (actual == compare.value) is compare.equal
 
     def _get(self, key: str) -> KeyValue | None:
-        for layer in (self._kvs, self._prepared.kvs):
-            if key in layer:
-                return layer[key]
-        return self._state.get(key)
+        if key in self._kvs:
+            return self._kvs[key]
+        if key in self._prepared.kvs:
+            return self._prepared.kvs[key]
+        return self._committed(key)
 
     def _find(self, key: str, *, prefix: bool) -> tuple[KeyValue, ...]:
         if not prefix:

@@ -87,7 +87,7 @@ def test_what_was_learnt_survives_other_policies_and_is_forgotten_in_the_end() -
     assert after is not None
     assert after.retries is not None
     assert after.retries.budget is budget
-    made.retain({"payments"}, {})
+    made.retain({"payments"}, lambda _: ())
     assert made.kept.all() == []
 
 
