@@ -14,6 +14,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from mesh.errors import UsageError
+from mesh.messaging.spans import set_recorder
 from mesh.resilience.policy import HedgeOptions
 from mesh.sdk.channel import Client, MeshChannel
 from mesh.sdk.client_metrics import ClientMetrics
@@ -29,6 +30,7 @@ from mesh.sdk.serving import Serving
 from mesh.sdk.signals import stopping_on_signals
 from mesh.sdk.spans import SpanLog
 from mesh.sdk.telemetry import telling
+from mesh.telemetry.blocking import BlockingWatch
 from mesh.telemetry.sampling import TracingOptions
 from mesh.tls.options import ListenerTls
 
@@ -105,6 +107,7 @@ class Mesh:
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self._address = ""
+        self._port = 0
         self._discovery: Discovery | None = None
         self._called = CallMetrics("client", ("rpc_method", "peer_service"))
         self._configurations: list[Configuration[Any]] = []
@@ -125,7 +128,15 @@ class Mesh:
         """Where others reach it, "HOST:PORT"; "" before it serves."""
         return self._address
 
+    @property
+    def port(self) -> int:
+        """The port that it listens on, whatever others use to reach it; 0 before it serves."""
+        return self._port
+
     async def __aenter__(self) -> Self:
+        # What is sent, and worked on, from here on is noted here.
+        set_recorder(self._spans.note)
+        self.metrics.register(self._open.enter_context(BlockingWatch()))
         served = CallMetrics("server", ("rpc_method",))
         self.metrics.register(served)
         self.metrics.register(self._called)
@@ -146,14 +157,16 @@ class Mesh:
         finally:
             await self._open.aclose()
 
-    def add(self, adder: Adder, servicer: Any) -> None:
+    def add(self, adder: Adder, servicer: Any, *, announced: bool = True) -> None:
         """Serve a servicer: `m.add(add_OrdersServicer_to_server, Orders())`.
+
+        One that is not `announced` is for those who know this instance's address: no edge routes to it.
 
         Raises:
             UsageError: a method of it is not async, or there is one for this service already.
 
         """
-        self._opened().add(adder, servicer)
+        self._opened().add(adder, servicer, announced=announced)
 
     def channel(self, service: str, *, hedge: Mapping[str, HedgeOptions] | None = None) -> MeshChannel:
         """Return a channel to a service by its name, for generated stubs.
@@ -216,8 +229,9 @@ class Mesh:
         server = self._opened()
         if ready is not None:
             self.ready.doubt()
-        self._address = self.options.reached_at(await server.start())
-        self._membership = Membership(self.options, self._address, server.names, self.ready)
+        self._port = await server.start()
+        self._address = self.options.reached_at(self._port)
+        self._membership = Membership(self.options, self._address, server.announced, self.ready)
         self._registering = asyncio.create_task(self._membership.run())
         # Whoever does not wait for it, by `serve`, hears of it in the log.
         self._registering.add_done_callback(lambda task: task.cancelled() or task.exception())

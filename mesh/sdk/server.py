@@ -50,9 +50,11 @@ class Server:
         self._health = health.aio.HealthServicer()
         # The gRPC services that were added, in order.
         self.names: list[str] = []
+        # Those that the mesh is told of.
+        self.announced: list[str] = []
 
-    def add(self, adder: Adder, servicer: Any) -> None:
-        """Serve what `servicer` implements.
+    def add(self, adder: Adder, servicer: Any, *, announced: bool = True) -> None:
+        """Serve what `servicer` implements; tell the mesh of it, unless it is not `announced`.
 
         Raises:
             UsageError: a method of it is not async, or another servicer has the same service.
@@ -64,6 +66,8 @@ class Server:
             if name in self.names:
                 raise UsageError(f"{name} is served already: one servicer a service")
             self.names.append(name)
+            if announced:
+                self.announced.append(name)
         self._server.add_generic_rpc_handlers(tuple(taker.handlers))
 
     async def start(self) -> int:

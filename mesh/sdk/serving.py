@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -22,6 +22,7 @@ from mesh.sdk import otel
 from mesh.sdk.metrics import CallMetrics, MethodStats
 from mesh.sdk.spans import SpanLog
 from mesh.telemetry.spans import SERVER
+from mesh.telemetry.stacks import WorkUnderWay, names_calls
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
@@ -94,6 +95,8 @@ class Serving(grpc.aio.ServerInterceptor):
                 served.end()
                 await replies.aclose()
 
+        for around in (one, many):
+            names_calls(around, _working)
         generates = inspect.isasyncgenfunction(inner)
         make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
@@ -130,6 +133,10 @@ class Served:
         self._ended = False
         stats.in_flight += 1
         self.context, self._parent = incoming(context.invocation_metadata(), context.time_remaining(), now, spans)
+
+    @property
+    def method(self) -> str:
+        return self._method
 
     async def failed(self, error: BaseException) -> None:
         """Tell the caller what it may know of an error, and the log all of it."""
@@ -191,6 +198,12 @@ class Served:
 
     def _under(self) -> str:
         return f" (correlation id {self.context.correlation_id})"
+
+
+def _working(names: Mapping[str, Any]) -> WorkUnderWay | None:
+    """Return the call that a frame of `one` or `many` works on."""
+    served = names.get("served")
+    return WorkUnderWay(f"/{served.method}", served.context) if isinstance(served, Served) else None
 
 
 def incoming(metadata: Any, left: float | None, now: float, spans: SpanLog) -> tuple[CallContext, str]:

@@ -90,8 +90,13 @@ class SpanLog:
         return [waiting.popleft() for _ in range(min(most, len(waiting)))]
 
     def note(self, span: SpanRecord) -> None:
-        """Note a span of another kind, such as that of a message."""
+        """Note a span of another kind, such as that of a message; whose it is is filled in."""
+        seconds = (span.end_ns - span.start_ns) / 1e9
+        if not (span.flags & SAMPLED or span.status == ERROR or seconds >= self._slow):
+            return
         if len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
-        else:
-            self._waiting.append(span)
+            return
+        if not span.service:
+            span.service, span.instance, span.version = self._who
+        self._waiting.append(span)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import sys
 import threading
+import weakref
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ OVERLOAD = "overload"
 _TICKS = 0.4
 _LOOK_EVERY = 25
 
+_watched: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
 _log = logging.getLogger(__name__)
 _now = SystemClock.now
 
@@ -61,7 +64,10 @@ class BlockingOptions:
 
 
 class BlockingWatch(Collector):
-    """Watches the running loop. Use as `with BlockingWatch():`, in the loop; register it with prometheus-client."""
+    """Watches the running loop. Use as `with BlockingWatch():`, in the loop; register it with prometheus-client.
+
+    Of several on one loop the first one watches.
+    """
 
     def __init__(self, options: BlockingOptions | None = None) -> None:
         self._options = options or BlockingOptions()
@@ -82,6 +88,9 @@ class BlockingWatch(Collector):
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        if self._loop in _watched:
+            return self
+        _watched.add(self._loop)
         self._watching.acquire()
         self._thread_id = threading.get_ident()
         self._due = _now() + self._tick
@@ -91,6 +100,9 @@ class BlockingWatch(Collector):
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._watching.locked():
+            return
+        _watched.discard(self._loop)
         self._watching.release()
         if self._timer is not None:
             self._timer.cancel()
