@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mesh.context import CallContext, current
+    from mesh.context import CallContext, current, without_deadline
     from mesh.sdk.mesh import Mesh, join
 
 __version__ = "0.1.0"
-__all__ = ["CallContext", "Mesh", "__version__", "current", "join"]
+__all__ = ["CallContext", "Mesh", "__version__", "current", "join", "without_deadline"]
 
 # Read when first asked for: the command line imports this package too, and needs none of them.
 _WHERE = {
@@ -17,6 +17,7 @@ _WHERE = {
     "Mesh": "mesh.sdk.mesh",
     "current": "mesh.context",
     "join": "mesh.sdk.mesh",
+    "without_deadline": "mesh.context",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,5 +46,16 @@ def entered(context: CallContext) -> Iterator[CallContext]:
     token = _current.set(context)
     try:
         yield context
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def without_deadline() -> Iterator[None]:
+    """Let calls of the block take their own time: for what must be done although nobody waits for it any longer."""
+    context = _current.get()
+    token = _current.set(None if context is None else dataclasses.replace(context, deadline=None))
+    try:
+        yield
     finally:
         _current.reset(token)

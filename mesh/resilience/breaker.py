@@ -123,6 +123,12 @@ class Breaker:
         if permit == self._period and self.state is BreakerState.HALF_OPEN:
             self._given -= 1
 
+    def age(self, seconds: float) -> None:
+        """Be as if so much time had passed, for tests. Counts leave the window only when that is all of it."""
+        self._since -= seconds
+        if seconds >= self.options.window_seconds:
+            self.window.clear()
+
     def retry_after(self, now: float) -> float:
         """Return the seconds until probes are let through: 0 unless it is open."""
         if self.state is not BreakerState.OPEN:

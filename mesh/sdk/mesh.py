@@ -14,7 +14,6 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from mesh.errors import UsageError
-from mesh.messaging.spans import set_recorder
 from mesh.resilience.policy import HedgeOptions
 from mesh.sdk.channel import Client, MeshChannel
 from mesh.sdk.client_metrics import ClientMetrics
@@ -30,7 +29,6 @@ from mesh.sdk.serving import Serving
 from mesh.sdk.signals import stopping_on_signals
 from mesh.sdk.spans import SpanLog
 from mesh.sdk.telemetry import telling
-from mesh.telemetry.blocking import BlockingWatch
 from mesh.telemetry.sampling import TracingOptions
 from mesh.tls.options import ListenerTls
 
@@ -134,9 +132,6 @@ class Mesh:
         return self._port
 
     async def __aenter__(self) -> Self:
-        # What is sent, and worked on, from here on is noted here.
-        set_recorder(self._spans.note)
-        self.metrics.register(self._open.enter_context(BlockingWatch()))
         served = CallMetrics("server", ("rpc_method",))
         self.metrics.register(served)
         self.metrics.register(self._called)

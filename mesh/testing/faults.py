@@ -215,6 +215,6 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _code_of(context: Context) -> grpc.StatusCode:
-    # A number, whatever the stubs say, and 0 where nobody has set one.
-    number: Any = context.code() or 0
-    return _CODES.get(number, grpc.StatusCode.UNKNOWN)
+    # A number or a member of the enumeration, and 0 where nobody has set one.
+    found: Any = context.code() or 0
+    return found if isinstance(found, grpc.StatusCode) else _CODES.get(found, grpc.StatusCode.UNKNOWN)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
-import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
 
@@ -27,6 +27,21 @@ TTL_SECONDS = 3.0
 
 # Adds servicers to a service that joins: `lambda m: m.add(add_OrdersServicer_to_server, Orders(...))`.
 Build = Callable[[Joined], Awaitable[None] | None]
+
+
+# Whose code runs; empty is the test's own.
+_instance: contextvars.ContextVar[str] = contextvars.ContextVar("mesh_testing_instance", default="")
+
+
+class _OfInstance(logging.Filter):
+    """Takes what the code of one instance logs."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__()
+        self._instance_id = instance_id
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _instance.get() == self._instance_id
 
 
 class Instance:
@@ -99,6 +114,7 @@ class Mesh:
         await self._stack.enter_async_context(self.control)
         options = {"control": self.control.address, **self._options}
         self._client = await self._stack.enter_async_context(mesh.join("test", **options))
+        self._client.logs.addFilter(_OfInstance(""))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -159,10 +175,28 @@ class Mesh:
         """Have the connections of the instance that gets a call be reset."""
         return self.faults.add(Fault(service, drops=True, **where))
 
-    async def configure(self, application: str, content: Mapping[str, Any]) -> int:
-        """Release a configuration to every instance that follows `application`; returns the release's number."""
-        json.dumps(content)  # raises here, where it can be seen
-        return await self.control.config.publish(application, content)
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time pass for the circuit breakers and the ejections of every caller.
+
+        Deadlines, delays, leases and rate limits go by the machine's clock, always.
+        """
+        members = [self._client, *(instance.mesh for instance in self._lives)]
+        for member in members:
+            discovery = member._discovery if member is not None else None  # noqa: SLF001 - they are one piece
+            for upstream in discovery.upstreams() if discovery is not None else ():
+                for endpoint in upstream.endpoints:
+                    endpoint.breaker.age(seconds)
+                    if endpoint.outlier is not None:
+                        endpoint.outlier.ejected_until -= seconds
+
+    async def configure(self, application: str, content: Mapping[str, Any]) -> dict[str, str]:
+        """Release a configuration, and wait until everybody who follows `application` has put it into force.
+
+        Returns by instance why it was rejected; "" is that it was not. "mesh.edge" has the policies of calls.
+        """
+        release = await self.control.config.publish(application, content)
+        async with asyncio.timeout(PATIENCE):
+            return await self.control.config.reported(application, release)
 
     # What was seen.
 
@@ -243,7 +277,10 @@ class Mesh:
             }
             given = merged.pop("interceptors", ())
             faults = FaultInterceptor(self.faults, service, merged["instance_id"], wire.reset)
+            _instance.set(merged["instance_id"])
             async with mesh.join(service, interceptors=(faults, *given), **merged) as joined:
+                # All services of the process have a handler on the root logger.
+                joined.logs.addFilter(_OfInstance(joined.instance_id))
                 made = build(joined)
                 if inspect.isawaitable(made):
                     await made

@@ -25,6 +25,8 @@ class MemoryConfig(v1.ConfigServicer):
         self._released: dict[str, tuple[int, str]] = {}
         self._changed = asyncio.Condition()
         self._revision = 1
+        # Who follows what now, by application and instance.
+        self._followed: list[tuple[str, str]] = []
         # By application and instance: the last report.
         self.applied: dict[tuple[str, str], v1.ReportAppliedRequest] = {}
 
@@ -36,18 +38,35 @@ class MemoryConfig(v1.ConfigServicer):
         await self._tell()
         return release
 
-    async def reported(self, application: str, instance: str, release: int) -> v1.ReportAppliedRequest:
-        """Wait until an instance has said what it made of a release."""
+    async def reported(self, application: str, release: int) -> dict[str, str]:
+        """Wait until everybody who follows `application` has said what came of a release.
 
-        def found() -> bool:
-            report = self.applied.get((application, instance))
-            return report is not None and report.release >= release
+        Returns by instance why it was rejected; "" is that it was not.
+        """
+
+        def missing() -> bool:
+            return any(
+                name == application and getattr(self.applied.get((name, instance)), "release", 0) < release
+                for name, instance in self._followed
+            )
 
         async with self._changed:
-            await self._changed.wait_for(found)
-        return self.applied[application, instance]
+            await self._changed.wait_for(lambda: not missing())
+        return {instance: one.error for (name, instance), one in self.applied.items() if name == application}
 
     async def Watch(self, request: v1.WatchRequest, context: Context) -> AsyncIterator[v1.WatchResponse]:
+        followed = request.application, request.instance
+        if request.instance:
+            self._followed.append(followed)
+        try:
+            async for response in self._updates(request):
+                yield response
+        finally:
+            if request.instance:
+                self._followed.remove(followed)
+            await self._tell()
+
+    async def _updates(self, request: v1.WatchRequest) -> AsyncIterator[v1.WatchResponse]:
         known = (request.release, request.checksum) if request.seen.cluster_id == CLUSTER else None
         first = True
         while True:

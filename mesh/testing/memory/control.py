@@ -9,12 +9,13 @@ import grpc
 
 from mesh.api.config.v1 import add_ConfigServicer_to_server
 from mesh.api.logsink.v1 import add_LogSinkServicer_to_server
+from mesh.api.metrics.v1 import add_MetricsServicer_to_server
 from mesh.api.registry.v1 import add_RegistryServicer_to_server
 from mesh.api.tracesink.v1 import add_TraceSinkServicer_to_server
 from mesh.clock import Clock, SystemClock
 from mesh.testing.memory.config import MemoryConfig
 from mesh.testing.memory.registry import MemoryRegistry
-from mesh.testing.memory.sinks import MemoryLogSink, MemoryTraceSink
+from mesh.testing.memory.sinks import MemoryLogSink, MemoryMetrics, MemoryTraceSink
 
 # How often leases are looked at.
 LOOK_SECONDS = 0.1
@@ -51,6 +52,7 @@ class MemoryControl:
         add_ConfigServicer_to_server(self.config, server)
         add_LogSinkServicer_to_server(self.logs, server)
         add_TraceSinkServicer_to_server(self.traces, server)
+        add_MetricsServicer_to_server(MemoryMetrics(), server)
         self._port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         self._expiring = asyncio.create_task(self._expire())

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from mesh.api.logsink import v1 as logsink
+from mesh.api.metrics import v1 as metrics
 from mesh.api.tracesink import v1 as tracesink
 from mesh.telemetry.record import Record
 from mesh.telemetry.spans import SpanEvent, SpanLink, SpanRecord
@@ -109,6 +110,16 @@ class MemoryTraceSink(tracesink.TraceSinkServicer):
                     **{name: column[row] for name, column in texts.items()},
                 )
             )
+
+
+class MemoryMetrics(metrics.MetricsServicer):
+    """Takes samples, and forgets them: ask an instance's own `m.metrics`."""
+
+    async def Push(
+        self, request_iterator: AsyncIterator[metrics.PushRequest], context: Context
+    ) -> AsyncIterator[metrics.PushResponse]:
+        async for request in request_iterator:
+            yield metrics.PushResponse(durable_seq=request.seq)
 
 
 _LOG_TEXTS = (

@@ -9,7 +9,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from mesh.context import CallContext, current, entered
+from mesh.context import CallContext, current, entered, without_deadline
 
 OUTER = CallContext("order-1", "0" * 31 + "1", "0" * 15 + "1")
 INNER = CallContext("order-2", "0" * 31 + "2", "0" * 15 + "2", sampled=False, deadline=12.5)
@@ -82,3 +82,14 @@ def test_other_threads_have_it_with_a_copy() -> None:
     assert found[0] is OUTER
     # Python 3.14 may be built such that threads begin with a copy of their own.
     assert found[1] in (None, OUTER)
+
+
+def test_what_must_be_done_has_no_deadline() -> None:
+    context = CallContext("c", "a" * 32, "b" * 16, deadline=5.0)
+    with entered(context):
+        with without_deadline():
+            inside = current()
+        assert current() is context
+    assert inside == CallContext("c", "a" * 32, "b" * 16)
+    with without_deadline():
+        assert current() is None

@@ -229,3 +229,16 @@ def test_other_options_keep_what_is_known() -> None:
     breaker.follow(BreakerOptions(enabled=False))
     assert _name(breaker) == "CLOSED"
     assert breaker.window.calls == 0
+
+
+def test_time_can_be_made_to_pass() -> None:
+    clock = ManualClock()
+    breaker = opened(clock)
+    breaker.age(OPTIONS.open_seconds)
+    assert call(breaker, clock)
+    counting = Breaker(OPTIONS)
+    for failed in (True, True, False):
+        call(counting, clock, failed=failed)
+    counting.age(OPTIONS.window_seconds)
+    call(counting, clock, failed=True)
+    assert state(counting) is BreakerState.CLOSED
