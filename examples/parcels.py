@@ -71,7 +71,7 @@ async def run(role: str, url: str) -> None:
     broker = await nats.connect(url)
     async with mesh.join(role) as m:
         if role == "office":
-            m.add(add_OrdersServicer_to_server, Office(broker))
+            m.add(add_OrdersServicer_to_server, Office(broker))  # type: ignore[abstract] # nobody follows orders here
         else:
             # Of several packers one gets each order.
             await subscribe(broker, SUBJECT, Packer(m).pack, queue="packers")

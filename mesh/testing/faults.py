@@ -216,5 +216,5 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
 
 def _code_of(context: Context) -> grpc.StatusCode:
     # A number or a member of the enumeration, and 0 where nobody has set one.
-    found: Any = context.code() or 0
-    return found if isinstance(found, grpc.StatusCode) else _CODES.get(found, grpc.StatusCode.UNKNOWN)
+    found: Any = context.code()
+    return found if isinstance(found, grpc.StatusCode) else _CODES.get(found or 0, grpc.StatusCode.UNKNOWN)

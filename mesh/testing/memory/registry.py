@@ -128,7 +128,7 @@ class MemoryRegistry(v1.RegistryServicer):
         instance = v1.Instance()
         instance.CopyFrom(self._instances[lease.key])
         for name in ("version", "zone", "weight", "health_reason", "warm_up_seconds"):
-            if request.HasField(name):  # type: ignore[arg-type]
+            if request.HasField(name):
                 setattr(instance, name, getattr(request, name))
         instance.exposure = request.exposure or instance.exposure
         instance.health = request.health or instance.health

@@ -91,8 +91,8 @@ class MemoryTraceSink(tracesink.TraceSinkServicer):
 
     def _take(self, batch: tracesink.SpanBatch) -> None:
         count = len(batch.start_ns)
-        texts = {name: _texts(getattr(batch, name), count) for name in _SPAN_TEXTS}
-        numbers = {name: _numbers(getattr(batch, name), count) for name in _SPAN_NUMBERS}
+        texts: dict[str, list[Any]] = {name: _texts(getattr(batch, name), count) for name in _SPAN_TEXTS}
+        numbers: dict[str, list[Any]] = {name: _numbers(getattr(batch, name), count) for name in _SPAN_NUMBERS}
         attributes, events, links = (
             [json.loads(text) if text else None for text in _texts(column, count)]
             for column in (batch.attributes, batch.events, batch.links)
@@ -106,8 +106,7 @@ class MemoryTraceSink(tracesink.TraceSinkServicer):
                         SpanLink(one["trace_id"], one["span_id"], one.get("trace_state", ""), one.get("attributes", {}))
                         for one in links[row] or ()
                     ],
-                    **{name: column[row] for name, column in numbers.items()},  # type: ignore[arg-type]
-                    **{name: column[row] for name, column in texts.items()},
+                    **{name: column[row] for name, column in (*numbers.items(), *texts.items())},
                 )
             )
 
