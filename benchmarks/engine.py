@@ -1,6 +1,6 @@
 """What a unary call costs in the wire engine's own code, in one process and without a socket.
 
-python -m benchmarks.engine [--connections 4] [--streams 16] [--rounds 60] [--profile]
+python -m benchmarks.engine [--connections 4] [--streams 16] [--rounds 60] [--tracing] [--profile]
 
 A client and three endpoints speak HTTP/2 by the same library; only the time between the bytes that the engine is given
 and the bytes that it gives back counts. The least of the rounds is little disturbed by what else the machine does, so
@@ -23,6 +23,7 @@ from typing import Any
 from mesh.clock import SystemClock
 from mesh.discovery.model import Directory, Instance, Service
 from mesh.resilience.breaker import BreakerOptions
+from mesh.telemetry.sampling import TracingOptions
 from proxy.admin.state import MeshState
 from proxy.call.dispatch import Dispatcher
 from proxy.call.limits import Limits
@@ -94,9 +95,9 @@ def _drained(h2: Any) -> bytes:
 class Rig:
     """An engine between clients and endpoints, turn by turn."""
 
-    def __init__(self, connections: int, streams: int) -> None:
+    def __init__(self, connections: int, streams: int, tracing: TracingOptions | None = None) -> None:
         clock = SystemClock()
-        self.stack = Stack(clock, StackOptions(), ignore_errors)
+        self.stack = Stack(clock, StackOptions(tracing=tracing), ignore_errors)
         self.dispatcher = Dispatcher(clock, Limits(), self.stack.routed, self.stack.local)
         state = MeshState(BreakerOptions(), {})
         state.update(_directory(), lambda _gone: None)
@@ -211,7 +212,7 @@ def _directory() -> Directory:
 
 
 async def _measure(options: argparse.Namespace) -> None:
-    rig = Rig(options.connections, options.streams)
+    rig = Rig(options.connections, options.streams, TracingOptions() if options.tracing else None)
     turns = max(1, 4000 // (options.connections * options.streams))
 
     def a_round() -> float:
@@ -248,6 +249,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--tracing", action="store_true", help="with telemetry on: every call gets a span")
     parser.add_argument("--profile", action="store_true")
     asyncio.run(_measure(parser.parse_args(arguments)))
 

@@ -10,7 +10,6 @@ from proxy.call.call import Call
 from proxy.call.interceptor import Interceptor
 from proxy.upstream.endpoint import Endpoint
 
-_HEADER = tracing.TRACEPARENT
 _SAMPLED, _NOT_SAMPLED = b"-01", b"-00"
 
 
@@ -29,7 +28,7 @@ class Tracing(Interceptor):
         self._bound = tracing.threshold(options.sample)
 
     def on_request(self, call: Call) -> None:
-        given = call.header(_HEADER)
+        given = call.header(correlation.TRACEPARENT)
         trace_id = correlation.trace_id(given) if given is not None else None
         if given is not None and trace_id is not None:
             call.traceparent_in = given
@@ -43,7 +42,7 @@ class Tracing(Interceptor):
         end = _SAMPLED if sampled else _NOT_SAMPLED
         call.traceparent = value = b"00-" + trace_id + b"-" + tracing.new_span_id() + end
         call.failed = ()
-        call.send_upstream(_HEADER, value)
+        call.send_upstream(correlation.TRACEPARENT, value)
 
     def on_attempt_end(self, call: Call, endpoint: Endpoint) -> None:
         if call.status != OK:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh import tracing
+from mesh import correlation, tracing
 
 TRACE, SPAN = b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7"
 
@@ -76,3 +76,7 @@ def test_a_share_of_random_traces_is_about_as_large_as_was_asked_for() -> None:
     bound = tracing.threshold(0.25)
     kept = sum(tracing.in_share(tracing.new_trace_id(), bound) for _ in range(20_000))
     assert 4_500 < kept < 5_500  # eight standard deviations
+
+
+def test_the_header_has_one_name() -> None:
+    assert tracing.TRACEPARENT == correlation.TRACEPARENT
