@@ -10,7 +10,7 @@ from proxy.call.call import Call
 from proxy.call.interceptor import Interceptor
 from proxy.upstream.endpoint import Endpoint
 
-_SAMPLED, _NOT_SAMPLED = b"-01", b"-00"
+_VERSION, _SAMPLED, _NOT_SAMPLED = b"00-", b"-01", b"-00"
 
 
 class Tracing(Interceptor):
@@ -28,19 +28,20 @@ class Tracing(Interceptor):
         self._bound = tracing.threshold(options.sample)
 
     def on_request(self, call: Call) -> None:
-        given = call.header(correlation.TRACEPARENT)
-        trace_id = correlation.trace_id(given) if given is not None else None
-        if given is not None and trace_id is not None:
+        given, own_id = call.header(correlation.TRACEPARENT), call.correlation_id
+        # A correlation id that did not come as one is the trace id, where that is well-formed: no need to look again.
+        made_here = call.header(correlation.HEADER) != own_id
+        if given is not None and ((made_here and given[3:35] == own_id) or correlation.trace_id(given) is not None):
             call.traceparent_in = given
+            # Today's version, whichever came.
+            begin = given[:36] if given.startswith(_VERSION) else _VERSION + given[3:36]
             sampled = tracing.is_sampled(given)
         else:
             call.traceparent_in = b""
-            trace_id = call.correlation_id
-            if trace_id == call.header(correlation.HEADER):
-                trace_id = correlation.new_id()
+            trace_id = own_id if made_here else correlation.new_id()
+            begin = _VERSION + trace_id + b"-"
             sampled = tracing.in_share(trace_id, self._bound)
-        end = _SAMPLED if sampled else _NOT_SAMPLED
-        call.traceparent = value = b"00-" + trace_id + b"-" + tracing.new_span_id() + end
+        call.traceparent = value = begin + tracing.new_span_id() + (_SAMPLED if sampled else _NOT_SAMPLED)
         call.failed = ()
         call.send_upstream(correlation.TRACEPARENT, value)
 

@@ -263,3 +263,15 @@ def test_the_log_record_of_a_call_names_its_span() -> None:
     assert list(batch.trace_id.values) == [TRACE.decode(), ""]
     assert list(batch.span_id.values) == [call.traceparent[36:52].decode(), ""]
     assert kept([(2, untraced)], rig.sampler) == []
+
+
+def test_a_trace_of_a_later_version_goes_on_in_todays() -> None:
+    call = Rig().begin((b"traceparent", b"cc" + SAMPLED[2:] + b"-more"), (b"x-correlation-id", TRACE))
+    assert call.traceparent.startswith(b"00-" + TRACE)
+    assert len(call.traceparent) == len(SAMPLED)
+
+
+def test_a_correlation_id_that_looks_like_the_trace_does_not_make_a_malformed_trace_a_good_one() -> None:
+    call = Rig().begin((b"traceparent", SAMPLED[:-3]), (b"x-correlation-id", TRACE))
+    assert call.traceparent_in == b""
+    assert call.traceparent[3:35] != TRACE
