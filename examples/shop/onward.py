@@ -1,4 +1,4 @@
-"""How one service of the shop calls the next: through the mesh, with the id of the conversation and the deadline."""
+"""How one service of the shop calls the next: through the mesh, with the ids of the conversation and the deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any, TypedDict
 
 import grpc
 
-CORRELATION = "x-correlation-id"
+# The conversation's id, and the trace as W3C has it.
+KEPT = ("x-correlation-id", "traceparent", "tracestate")
 
 
 class Onward(TypedDict):
@@ -18,5 +19,5 @@ class Onward(TypedDict):
 
 def onward(context: grpc.aio.ServicerContext[Any, Any]) -> Onward:
     """Return what a call onward carries: this is all that a service does for the mesh to tell the whole story."""
-    kept = tuple((key, value) for key, value in context.invocation_metadata() or () if key == CORRELATION)
+    kept = tuple((key, value) for key, value in context.invocation_metadata() or () if key in KEPT)
     return {"metadata": kept, "timeout": context.time_remaining()}

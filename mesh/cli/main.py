@@ -10,6 +10,7 @@ import typer
 
 from mesh.cli import collect, instances, parts, register, routes, services, up, version
 from mesh.cli.config import app as config
+from mesh.cli.explain import command as explain
 from mesh.cli.logs import command as logs
 from mesh.cli.metrics import alerts, query
 from mesh.cli.quiet import quieten
@@ -49,8 +50,13 @@ for command in (
     routes,
     logs,
     collect,
+<<<<<<< HEAD
     traces,
     top,
+=======
+    top,
+    explain,
+>>>>>>> 0c9b8da (CLI: mesh explain)
     query,
     alerts,
     config,

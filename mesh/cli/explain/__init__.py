@@ -1,0 +1,1 @@
+"""`mesh explain`: the whole story of a call on one page."""
