@@ -50,13 +50,9 @@ for command in (
     routes,
     logs,
     collect,
-<<<<<<< HEAD
     traces,
-    top,
-=======
-    top,
     explain,
->>>>>>> 0c9b8da (CLI: mesh explain)
+    top,
     query,
     alerts,
     config,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mesh.runtime import Process
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}").fullmatch
-_TITLES = r"^(?:LIKELY CULPRIT|WHERE THE TIME WENT|AT THE EDGE|SPANS AND LOG LINES)$"
+_TITLES = r"^(?:LIKELY CULPRIT|WHERE THE TIME WENT|AT THE EDGE|SPANS AND LOG LINES)\b"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -70,9 +70,9 @@ def _print_styled(text: str) -> None:
     shown = Text(text)
     for pattern, style in (
         (r"(?m)" + _TITLES, "bold"),
-        (r"▒+", "red"),
-        (r"█+", "green"),
-        (r"\b(?:ERROR|FATAL|FAILED)\b|failed with [A-Z_]+", "red"),
+        (r"░+", "dim"),
+        (r"█+", "cyan"),
+        (r"\b(?:ERROR|FATAL)\b|failed with [A-Z_]+", "red"),
         (r"\bWARN\b", "yellow"),
         (r"\b(?:UNKNOWN|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|DATA_LOSS|RESOURCE_EXHAUSTED|UNIMPLEMENTED)\b", "red"),
     ):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
 from mesh.api.logsink.v1 import LogRecord
-from mesh.api.tracesink.v1 import Span
+from mesh.api.tracesink.v1 import Segment, Span
 from mesh.cli.explain.culprit import SLOW, Culprit
 from mesh.cli.explain.hops import Hop, attributes, is_access, is_edge, milliseconds
 from mesh.cli.explain.timeline import Entry, timeline
 from mesh.cli.logs.show import structure as log_structure
+from mesh.cli.traces.waterfall import CRITICAL, RUNNING, code_of, waterfall
 from mesh.telemetry.record import level_name
-from services.tracesink.trees import failed
+from services.tracesink.critical_path import critical_path
+from services.tracesink.trees import failed, parents
 
 # Columns of a bar.
 BAR = 24
@@ -53,7 +56,10 @@ def page(story: Story) -> list[str]:
         found.append("")
     entries = timeline(story.spans, story.logs)
     if entries:
-        found += ["SPANS AND LOG LINES", *(f"  {line}" for line in _timeline(entries))]
+        found += [
+            f"SPANS AND LOG LINES ({CRITICAL} held it up, {RUNNING} under way, · a log line or an event)",
+            *(f"  {line}" for line in _timeline(entries)),
+        ]
     if story.truncated:
         found += ["", "There is more under this id than fits here: this is the begin."]
     return [plain(line) for line in found]
@@ -136,34 +142,46 @@ def _deadline(hop: Hop) -> str:
 def _timeline(entries: Sequence[Entry]) -> list[str]:
     found: list[str] = []
     origin = min(entry.start_ns for entry in entries)
-    tree: tuple[int, int] | None = None
-    for entry in entries:
-        if entry.tree != tree:
-            tree = entry.tree
-            if entry.span is not None and entry.start_ns - origin > 10 * max(1, tree[1] - tree[0]):
-                found.append(f"{_clock(entry.start_ns)}")
-        start = tree[0] if tree[1] > tree[0] else origin
-        at = milliseconds((entry.start_ns - start) / 1e6) if entry.start_ns >= start else "before"
-        found.append(f"{'+' + at:>9} {_bar(entry)} {'  ' * entry.depth}{_said(entry)}")
+    before: tuple[int, int] | None = None
+    for tree, group in groupby(entries, key=lambda entry: entry.tree):
+        inside = list(group)
+        first, last = tree
+        # A tree long after the begin of all stands by itself, with a time of its own.
+        if before is not None and first - origin > 10 * max(1, last - first) and last > first:
+            found.append(_clock(first))
+        before = tree
+        bars = _bars([entry.span for entry in inside if entry.span is not None])
+        for entry in inside:
+            start = first if last > first else origin
+            at = f"+{milliseconds((entry.start_ns - start) / 1e6)}" if entry.start_ns >= start else "before"
+            bar = bars[id(entry.span)] if entry.span is not None else _point(entry)
+            found.append(f"{at:>9} |{bar}| {'  ' * entry.depth}{_said(entry)}")
     return found
 
 
-def _bar(entry: Entry) -> str:
+def _bars(spans: Sequence[Span]) -> dict[int, str]:
+    """Return the bar of each span of a tree: what held it up, and what else was under way."""
+    path = [
+        Segment(span_id=spans[place].span_id, start_ns=start_ns, end_ns=end_ns)
+        for place, start_ns, end_ns in critical_path(spans, parents(spans))
+    ]
+    return {id(row.span): row.bar for row in waterfall(spans, path, BAR)}
+
+
+def _point(entry: Entry) -> str:
     first, last = entry.tree
     if last <= first:
-        return f"|{' ' * BAR}|"
-    begin = min(BAR - 1, max(0, (entry.start_ns - first) * BAR // (last - first)))
-    if entry.span is None:
-        return f"|{' ' * begin}·{' ' * (BAR - begin - 1)}|"
-    end = min(BAR, max(begin + 1, -(-(entry.end_ns - first) * BAR // (last - first))))
-    return f"|{' ' * begin}{('▒' if failed(entry.span) else '█') * (end - begin)}{' ' * (BAR - end)}|"
+        return " " * BAR
+    at = min(BAR - 1, max(0, (entry.start_ns - first) * BAR // (last - first)))
+    return f"{' ' * at}·{' ' * (BAR - at - 1)}"
 
 
 def _said(entry: Entry) -> str:
     if entry.span is not None:
         span = entry.span
         who = "edge" if is_edge(span) else _where(span.service, span.instance)
-        code = span.rpc_status_code if span.rpc_status_code not in ("", "OK") else "FAILED" if failed(span) else ""
+        code = code_of(span)
+        code = "" if code == "OK" else code
         length = milliseconds((entry.end_ns - entry.start_ns) / 1e6)
         return "  ".join(filter(None, (who, span.name, length, code)))
     if entry.record is not None:

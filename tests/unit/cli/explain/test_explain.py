@@ -252,8 +252,8 @@ def test_the_page() -> None:
         "    upstream  began to answer after 75 ms",
         "    release   7 of mesh.edge",
     ]
-    assert "      +0 µs |▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒| edge  a.Orders/Place  100 ms  INTERNAL" in text
-    assert "     +11 ms |  ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒  |       stock-1  a.Stock/Take  78 ms  INTERNAL" in text
+    assert "      +0 µs |█░░░░░░░░░░░░░░░░░░░░░░█| edge  a.Orders/Place  100 ms  INTERNAL" in text
+    assert "     +11 ms |  ████████████████████  |       stock-1  a.Stock/Take  78 ms  INTERNAL" in text
     assert "     +50 ms |            ·           |         ERROR stock-1: no \\x1b[31m disk" in text
     assert "There is more" in text[-1]
     assert all(line.isprintable() for line in text)
