@@ -43,7 +43,7 @@ def order(demo: RunningMesh, cid: str, *metadata: tuple[str, str]) -> grpc.Statu
         try:
             StorefrontStub(public).PlaceOrder(request, metadata=(("x-correlation-id", cid), *metadata), timeout=20)
         except grpc.RpcError as error:
-            code = error.code()  # type: ignore[attr-defined] # a call's error is the call
+            code = error.code()
             assert isinstance(code, grpc.StatusCode)
             return code
     return grpc.StatusCode.OK
@@ -147,7 +147,8 @@ def test_spans_of_services_are_below_the_edges_and_a_trace_id_leads_to_all(demo:
         request = ExportTraceServiceRequest(
             resource_spans=[ResourceSpans(resource=resource, scope_spans=[ScopeSpans(spans=[pushed])])]
         )
-        TraceServiceStub(opened).Export(request, timeout=PATIENCE)
+        stub: Any = TraceServiceStub(opened)  # type: ignore[no-untyped-call]
+        stub.Export(request, timeout=PATIENCE)
 
     def culprit() -> dict[str, Any] | None:
         found = explained(demo, cid, hops=4)["culprit"]

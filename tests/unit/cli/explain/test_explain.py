@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mesh.api.logsink.v1 import LogRecord
-from mesh.api.tracesink.v1 import Span
+from mesh.api.tracesink.v1 import SPAN_STATUS_ERROR, Span
 from mesh.cli.explain.culprit import FAILED, LOGGED, SLOW, Culprit, culprit
 from mesh.cli.explain.hops import Hop, from_record, hops, nested
 from mesh.cli.explain.page import Story, page, structure
@@ -25,14 +25,13 @@ def span(
 ) -> Span:
     """Return a span of a service; times in milliseconds."""
     service, _, method = name.partition(" ")
-    said = {"service": service, "instance": f"{service}-1", "rpc_method": method, **more}
+    said: dict[str, Any] = {"service": service, "instance": f"{service}-1", "rpc_method": method, **more}
+    said |= {"kind": kind, "status": 2 if code not in ("OK", "") else 0}
     return Span(
         trace_id=TRACE,
         span_id=f"{number:016x}",
         parent_span_id=f"{parent:016x}" if parent else "",
         name=method,
-        kind=kind,
-        status=2 if code not in ("OK", "") else 0,
         rpc_status_code=code,
         start_ns=start * MS,
         end_ns=end * MS,
@@ -62,9 +61,10 @@ def edge(to: str, start: int, end: int, number: int, parent: int = 0, *, code: s
 
 
 def log(service: str, at: int, body: str, severity: int = INFO, number: int = 0, **more: Any) -> LogRecord:
-    named = {"trace_id": TRACE, "span_id": f"{number:016x}"} if number else {}
+    if number:
+        more |= {"trace_id": TRACE, "span_id": f"{number:016x}"}
     return LogRecord(
-        ts_ns=at * MS, severity_number=severity, body=body, service=service, instance=f"{service}-1", **named, **more
+        ts_ns=at * MS, severity_number=severity, body=body, service=service, instance=f"{service}-1", **more
     )
 
 
@@ -139,7 +139,7 @@ def test_a_failure_that_was_mended_is_none() -> None:
     spans.append(edge("disk a.Disk/Write", 20, 29, 5, 4, code="UNAVAILABLE"))
     assert found(spans).service == "disk", "it is told when nothing else failed"
     spans += [span("tax a.Tax/Add", 91, 95, 6, 2, code="INTERNAL")]
-    spans[1].rpc_status_code, spans[1].status = "INTERNAL", 2
+    spans[1].rpc_status_code, spans[1].status = "INTERNAL", SPAN_STATUS_ERROR
     assert found(spans).service == "tax"
 
 
