@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Iterator
 
-HEADER: bytes = b"x-correlation-id"
-TRACEPARENT: bytes = b"traceparent"
+HEADER = b"x-correlation-id"
+TRACEPARENT = b"traceparent"
 
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:-]{1,128}").fullmatch
 # version - trace id - parent id - flags (W3C Trace Context); version ff and an all-zero trace id are invalid there.
