@@ -35,7 +35,7 @@ from services.host import Host, Hosted
 from services.later import Later, Opening
 from services.metrics.alerts.receivers import Receiver
 from services.metrics.pull.targets import METRICS as METRICS_METADATA
-from services.names import TELEMETRY
+from services.names import MAX_TELEMETRY_BYTES, TELEMETRY
 from services.registry import validation
 from services.registry.domain import Registry
 from services.registry.peers import SERVICE
@@ -52,8 +52,6 @@ DATABASE = "kv.db"
 TELEMETRY_DATABASE = "telemetry.duckdb"
 # A telemetry store that is none: there are no telemetry services then.
 OFF = "off"
-# What OpenTelemetry's exporters may send at once, counted after decompression.
-MAX_TELEMETRY_BYTES = 64 << 20
 DEFAULT_GRACE = 5.0
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - looked for, not bound

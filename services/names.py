@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# What OpenTelemetry's exporters may send at once, counted after decompression.
+MAX_TELEMETRY_BYTES = 64 << 20
+
 LOG_SINK = "mesh.logsink.v1.LogSink"
 METRICS = "mesh.metrics.v1.Metrics"
 OTLP_LOGS = "opentelemetry.proto.collector.logs.v1.LogsService"

@@ -13,6 +13,7 @@ from pathlib import Path
 from services.forwarding.forwarding import Forwarding
 from services.forwarding.options import Target
 from services.host import Hosted
+from services.ingested import Ingested
 from services.logsink.domain import LogSink
 from services.logsink.records import LOGS
 from services.logsink.servicer import GrpcLogSink
@@ -60,11 +61,13 @@ async def telemetry(
             columns, kv, registry, me=me, http=http, receivers=receivers, disks=disks, forwarding=forwarding
         ) as metrics,
     ):
+        logs, traces = LogSink(columns, forwarding=forwarding), TraceSink(columns, forwarding=forwarding)
         metrics.own.register(forwarding)
-        logs = GrpcLogSink(LogSink(columns, forwarding=forwarding))
+        metrics.own.register(Ingested(logs.counters, traces.counters, metrics.metrics))
+        served = GrpcLogSink(logs)
         yield [
-            Hosted(LOG_SINK, logs.add_to),
-            Hosted(OTLP_LOGS, logs.add_otlp_to),
-            *hosted_traces(TraceSink(columns, forwarding=forwarding)),
+            Hosted(LOG_SINK, served.add_to),
+            Hosted(OTLP_LOGS, served.add_otlp_to),
+            *hosted_traces(traces),
             *metrics.services,
         ]

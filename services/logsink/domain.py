@@ -52,8 +52,10 @@ class Counters:
     absurd_times: int = 0
     # Bodies or attributes that were too long.
     cut: int = 0
-    # Messages that were none.
+    # Messages that were none, that were too long, and that were to be sent again later.
     undecodable: int = 0
+    too_large: int = 0
+    pushed_back: int = 0
 
 
 class LogSink:

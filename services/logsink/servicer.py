@@ -24,9 +24,9 @@ from mesh.api.logsink.v1 import (
 )
 from services.forwarding.origin import Origin
 from services.logsink.domain import LogSink
-from services.names import LOG_SINK, OTLP_LOGS
+from services.names import LOG_SINK, MAX_TELEMETRY_BYTES, OTLP_LOGS
 from services.sinks.pushing import Pushes
-from services.sinks.serving import Context, answering, decoded, serialized, unary, undecodable
+from services.sinks.serving import Context, answering, decoded, exporting, serialized, unary, undecodable
 
 
 class GrpcLogSink:
@@ -48,12 +48,12 @@ class GrpcLogSink:
 
     def add_otlp_to(self, server: grpc.aio.Server) -> None:
         """Serve OpenTelemetry's logs service."""
-        methods: dict[str, Any] = {"Export": unary(self.export)}
+        methods: dict[str, Any] = {"Export": exporting(self.export, self._sink.counters, MAX_TELEMETRY_BYTES)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(OTLP_LOGS, methods),))
 
     async def push(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[PushResponse]:
         """Answer each request in order, with some of them on their way to the disk at a time."""
-        async with answering(context):
+        async with answering(context, self._sink.counters):
             given = (decoded(PushRequest, data, self._sink.counters) async for data in requests)
             replies = Pushes(self._sink, given, PushResponse).replies()
             async with contextlib.aclosing(replies):

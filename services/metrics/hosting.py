@@ -24,7 +24,7 @@ from services.metrics.http.server import serve_http
 from services.metrics.otlp.servicer import OtlpMetrics
 from services.metrics.own import own_registry
 from services.metrics.pull.itself import keep_itself
-from services.metrics.service import metrics_service
+from services.metrics.service import Metrics, metrics_service
 from services.metrics.servicer import GrpcMetrics
 from services.names import METRICS, OTLP_METRICS
 from services.registry.domain import Registry
@@ -40,6 +40,7 @@ class HostedMetrics:
     """What of it the control process serves."""
 
     services: tuple[Hosted, ...]
+    metrics: Metrics
     # What the process tells of itself: others may register what they count.
     own: CollectorRegistry
 
@@ -78,16 +79,19 @@ async def hosted_metrics(
         def broken() -> None:
             metrics.store.rejected["undecodable"] += 1
 
+        def too_large() -> None:
+            metrics.store.rejected["too_large"] += 1
+
         services = (
             Hosted(METRICS, lambda server: _add(servicer, Decoding(server, broken))),
-            Hosted(OTLP_METRICS, lambda server: otlp.add_to(Decoding(server, broken))),
+            Hosted(OTLP_METRICS, lambda server: otlp.add_to(Decoding(server, broken, too_large))),
         )
         own = own_registry(metrics.collector, disks)
         if http is not None:
             await stack.enter_async_context(serve_http(Api(metrics, own).app(), http))
         else:
             await stack.enter_async_context(_running(keep_itself(metrics.store, own, *me)))
-        yield HostedMetrics(services, own)
+        yield HostedMetrics(services, metrics, own)
 
 
 @contextlib.asynccontextmanager

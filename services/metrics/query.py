@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from mesh.errors import MeshError
 from services.metrics.errors import BusyError
 from services.metrics.promql.data import Block, Budget, Floats, Ints, Steps, Value, Vector, Windows
-from services.metrics.promql.errors import LimitError, ParseError, QueryTimeoutError
+from services.metrics.promql.errors import EvaluationError, LimitError, ParseError, QueryTimeoutError
 from services.metrics.promql.evaluate import evaluate
 from services.metrics.promql.labels import Labels
 from services.metrics.promql.parse import parse
 from services.metrics.promql.plan import plan
 from services.metrics.promql.tree import Kind, Node, Selector, kind
 from services.metrics.store import MetricStore
+
+_REASONS: dict[type[MeshError], str] = {
+    ParseError: "bad_query",
+    EvaluationError: "no_answer",
+    LimitError: "limit",
+    QueryTimeoutError: "timeout",
+    BusyError: "busy",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,8 @@ class Queries:
         self._pool = ThreadPoolExecutor(self._options.queries_at_once, "promql")
         self._slots = asyncio.Semaphore(self._options.queries_at_once)
         self._waiting = 0
+        # Queries without an answer, by why.
+        self.failures: Counter[str] = Counter()
 
     async def __aenter__(self) -> Queries:
         return self
@@ -64,6 +76,10 @@ class Queries:
             StorageError: the store cannot be read.
 
         """
+        with self._counted():
+            return await self._instant(query, at_ms, timeout)
+
+    async def _instant(self, query: str, at_ms: int | None, timeout: float | None) -> Answer:  # noqa: ASYNC109
         node = parse(query)
         at = self._store.now_ms() if at_ms is None else at_ms
         _bound_times(at)
@@ -72,6 +88,10 @@ class Queries:
 
     async def range(self, query: str, start: int, end: int, step: int, timeout: float | None = None) -> Answer:  # noqa: ASYNC109 - as above
         """Return the values of a query from `start` to `end`, every `step` (milliseconds); raises as `instant`."""
+        with self._counted():
+            return await self._range(query, start, end, step, timeout)
+
+    async def _range(self, query: str, start: int, end: int, step: int, timeout: float | None) -> Answer:  # noqa: ASYNC109
         node = parse(query)
         if kind(node) not in {Kind.SCALAR, Kind.VECTOR}:
             raise ParseError(
@@ -87,6 +107,14 @@ class Queries:
             raise LimitError(f"the range has more than {most} steps: take a longer step, or a shorter range")
         steps = Steps.range(start, end, step)
         return self._answered(node, await self._run(node, steps, timeout), steps.times, instant=False)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except MeshError as error:
+            self.failures[_REASONS.get(type(error), "unavailable")] += 1
+            raise
 
     async def _run(self, node: Node, steps: Steps, timeout: float | None) -> Value:  # noqa: ASYNC109 - as above
         seconds = min(timeout or self._options.query_timeout, self._options.query_timeout)

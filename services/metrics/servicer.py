@@ -70,7 +70,7 @@ class GrpcMetrics(v1.MetricsServicer):
 
         reading = asyncio.create_task(read())
         try:
-            async with answering(context):
+            async with answering(context, self._store.rejected):
                 while (task := await writing.get()) is not None:
                     if isinstance(task, Exception):
                         raise task

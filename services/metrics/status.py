@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
@@ -34,13 +35,15 @@ _MAX_MESSAGE = 1000
 
 
 @contextlib.asynccontextmanager
-async def answering(context: Context) -> AsyncIterator[None]:
-    """Turn what the domain raises into the status of the call."""
+async def answering(context: Context, counts: Counter[str] | None = None) -> AsyncIterator[None]:
+    """Turn what the domain raises into the status of the call; `counts` has what was rejected and pushed back."""
     try:
         yield
     except MeshError as error:
         if not isinstance(error, (*_CODES, BusyError, columns.ColumnsError, KvError)):
             raise
+        if counts is not None:
+            counts["pushed_back" if isinstance(error, columns.StorageError) else "rejected"] += 1
         await context.abort_with_status(rpc_status.to_status(status(error)))
 
 

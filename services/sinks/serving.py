@@ -37,6 +37,15 @@ class Undecodable(Protocol):
     undecodable: int
 
 
+class Refusals(Undecodable, Protocol):
+    """Counts requests that were not taken."""
+
+    # Longer than a message may be.
+    too_large: int
+    # To be sent again later.
+    pushed_back: int
+
+
 def decoded(kind: type[_M], data: bytes, counters: Undecodable) -> _M:
     """Return the message; `InvalidError` when it is none."""
     try:
@@ -61,14 +70,35 @@ def unary(behaviour: Callable[[bytes, Context], Any]) -> Any:
     return grpc.unary_unary_rpc_method_handler(run, None, serialized)
 
 
+def exporting(behaviour: Callable[[bytes, Context], Any], counters: Refusals, most: int) -> Any:
+    """Return a handler for an export of OTLP, which says of requests longer than `most` bytes what they are.
+
+    For grpc it takes a stream, though all clients send one message: it hears of one that was too long to be read.
+    """
+
+    async def run(requests: AsyncIterator[bytes], context: Context) -> Any:
+        async for data in requests:
+            async with answering(context, counters):
+                return await behaviour(data, context)
+        # grpc's core has answered for the same reason; this is heard where nothing was sent at all.
+        counters.too_large += 1
+        await context.abort(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            f"the request has more than {most >> 20} MiB, counted after decompression, or none: send less at once",
+        )
+        raise AssertionError
+
+    return grpc.stream_unary_rpc_method_handler(run, None, serialized)
+
+
 def serialized(message: Message) -> bytes:
     """Return the message as bytes."""
     return message.SerializeToString()
 
 
 @contextlib.asynccontextmanager
-async def answering(context: Context) -> AsyncIterator[None]:
-    """Turn what a sink raises into the status of the call."""
+async def answering(context: Context, counters: Refusals | None = None) -> AsyncIterator[None]:
+    """Turn what a sink raises into the status of the call, and count what is to be sent again."""
     try:
         yield
     except NotThereError as error:
@@ -82,6 +112,8 @@ async def answering(context: Context) -> AsyncIterator[None]:
             grpc.StatusCode.DEADLINE_EXCEEDED, "the query takes too long: narrow its time range or give an id"
         )
     except StorageError as error:  # FullError among them
+        if counters is not None:
+            counters.pushed_back += 1
         await _abort_to_retry(context, error)
     except ColumnsError as error:
         await context.abort(grpc.StatusCode.INTERNAL, str(error))

@@ -25,9 +25,9 @@ from mesh.api.tracesink.v1 import (
 )
 from services.forwarding.origin import Origin
 from services.host import Hosted
-from services.names import JAEGER_QUERY, OTLP_TRACES, TRACE_SINK
+from services.names import JAEGER_QUERY, MAX_TELEMETRY_BYTES, OTLP_TRACES, TRACE_SINK
 from services.sinks.pushing import Pushes
-from services.sinks.serving import Context, answering, decoded, unary, undecodable
+from services.sinks.serving import Context, answering, decoded, exporting, unary, undecodable
 from services.tracesink.domain import Exported, TraceSink
 from services.tracesink.jaeger.servicer import JaegerQuery
 
@@ -62,12 +62,12 @@ class GrpcTraceSink:
 
     def add_otlp_to(self, server: grpc.aio.Server) -> None:
         """Serve OpenTelemetry's trace service."""
-        methods: dict[str, Any] = {"Export": unary(self.export)}
+        methods: dict[str, Any] = {"Export": exporting(self.export, self._sink.counters, MAX_TELEMETRY_BYTES)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(OTLP_TRACES, methods),))
 
     async def push(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[PushResponse]:
         """Answer each request in order, with some of them on their way to the disk at a time."""
-        async with answering(context):
+        async with answering(context, self._sink.counters):
             given = (decoded(PushRequest, data, self._sink.counters) async for data in requests)
             replies = Pushes(self._sink, given, PushResponse).replies()
             async with contextlib.aclosing(replies):

@@ -55,7 +55,10 @@ class OtlpMetrics:
         if forwarding is not None:
             await forwarding.check(origin, context)
         has_deltas = _has_deltas(request)
-        async with answering(context), self._one_at_a_time if has_deltas else contextlib.nullcontext():
+        async with (
+            answering(context, self._store.rejected),
+            self._one_at_a_time if has_deltas else contextlib.nullcontext(),
+        ):
             try:
                 given = (request, self._totals, self._store.options)
                 large = request.ByteSize() > LARGE_BYTES
@@ -77,6 +80,7 @@ class OtlpMetrics:
             if len(self._totals.known) > _MANY_TOTALS:
                 self._totals.forget_before(self._store.now_ms() * 1_000_000 - _FORGET_NS)
             rejected = converted.rejected + sum(stored.rejected.values())
+            self._store.rejected["malformed"] += converted.rejected
             reason = "; ".join(filter(None, (converted.reason, stored.reason)))
             if not rejected:
                 return ExportMetricsServiceResponse()
