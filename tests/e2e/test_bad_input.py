@@ -7,6 +7,7 @@ import json
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -72,6 +73,10 @@ class Counts:
         return {key: value for key, value in grown.items() if value and key != ("ingested_records", without)}
 
 
+def _gained(counts: Counts, wanted: Mapping[tuple[str, ...], float]) -> bool:
+    return counts.gained() == wanted
+
+
 def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
         call()
@@ -81,7 +86,8 @@ def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
 
 def send(address: str, signal: Signal, data: bytes, compression: grpc.Compression | None = None) -> bytes:
     with grpc.insecure_channel(address) as opened:
-        return bytes(opened.unary_unary(SHAPES[signal].method)(data, timeout=PATIENCE, compression=compression))
+        call: Any = opened.unary_unary(SHAPES[signal].method)
+        return bytes(call(data, timeout=PATIENCE, compression=compression))
 
 
 def export(signal: Signal, at_ns: int) -> Any:
@@ -127,7 +133,7 @@ def test_what_is_too_large_is_refused_before_it_costs_memory(running: dict[str, 
         assert (code, "larger than max" in said) == (CODES.RESOURCE_EXHAUSTED, True), said
         # The core answers before the handler hears of it.
         wanted = {("ingest_bad_input", signal.value, "too_large"): 1}
-        eventually(lambda counts=counts, wanted=wanted: counts.gained() == wanted, "it is counted")
+        eventually(partial(_gained, counts, wanted), "it is counted")
     send(running["control"], signal, export(signal, time.time_ns()).SerializeToString())
 
 

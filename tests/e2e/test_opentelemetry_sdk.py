@@ -159,7 +159,7 @@ def shop(control: str) -> Iterator[Shop]:
             service.close()
 
 
-def when(shop: Shop) -> dict[str, int]:
+def when(shop: Shop) -> dict[str, Any]:
     return {"start_ns": shop.began, "end_ns": shop.began + 120_000 * MS}
 
 
