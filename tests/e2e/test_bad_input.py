@@ -132,7 +132,7 @@ def test_what_is_too_large_is_refused_before_it_costs_memory(running: dict[str, 
         code, said = status_of(lambda how=compression: send(running["control"], signal, bytes(BOMB), how))
         assert (code, "larger than max" in said) == (CODES.RESOURCE_EXHAUSTED, True), said
         # The core answers before the handler hears of it.
-        wanted = {("ingest_bad_input", signal.value, "too_large"): 1}
+        wanted: dict[tuple[str, ...], float] = {("ingest_bad_input", signal.value, "too_large"): 1}
         eventually(partial(_gained, counts, wanted), "it is counted")
     send(running["control"], signal, export(signal, time.time_ns()).SerializeToString())
 
