@@ -52,7 +52,10 @@ async def _passes(engine: str, case: str, *, tls: Tls | None = None, ca: str = "
             await call.ended.wait()
     for record, status in zip(records, CASES[case], strict=True):
         assert record.status == status or (status == CANCELLED and record.status in (OK, outcome.CANCELLED))
-    assert len(upstream.calls) == (0 if case == "unimplemented_service" else len(records))
+    if case == "timeout_on_sleeping_server":
+        assert len(upstream.calls) <= 1  # none where the half second was over before there was a connection
+    else:
+        assert len(upstream.calls) == (0 if case == "unimplemented_service" else len(records))
 
 
 @pytest.mark.parametrize("case", CASES)
