@@ -9,7 +9,7 @@ from mesh.discovery.model import Directory
 from mesh.edge.policy.document import INTERNAL, PUBLIC, Destination, Document, Labels, Route
 from mesh.edge.policy.match import ALWAYS
 from mesh.edge.policy.precedence import ANY_METHOD, OWN, origins
-from proxy.routing.rules import concerned, takes
+from mesh.edge.policy.routes import concerned, takes
 from proxy.routing.table import RouteTable, by_age, declared, targets_of
 from proxy.upstream.pool import EndpointPool
 

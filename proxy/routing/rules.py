@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mesh.edge.policy.document import INTERNAL, PUBLIC, Destination, Document, Route
 from mesh.edge.policy.match import ALWAYS, Match
 from mesh.edge.policy.precedence import ANY_METHOD, resolve
+from mesh.edge.policy.routes import concerned, takes
 from proxy.call.limits import Limits, limited
 from proxy.routing.choice import Chooser, Take, Turn, single, weighted
 from proxy.routing.mirror import Mirror, MirrorCounts
@@ -108,15 +109,3 @@ class Rules:
         policy = made.plan.policy if made.plan is not None else None
         if policy is not None and policy.limits is not None:
             made.limits = limited(self._limits, policy.limits)
-
-
-def concerned(route: Route, declared: Mapping[str, Iterable[str]]) -> Iterable[str]:
-    """Return the gRPC services that a route is for."""
-    if route.methods:
-        return dict.fromkeys(grpc_service for grpc_service, _ in route.methods)
-    return dict.fromkeys(name for to in route.to for name in declared.get(to.service, ()))
-
-
-def takes(route: Route, grpc_service: str, name: str) -> bool:
-    """Tell whether a route that concerns a gRPC service is for that method of it."""
-    return not route.methods or not {(grpc_service, name), (grpc_service, ANY_METHOD)}.isdisjoint(route.methods)

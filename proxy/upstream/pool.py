@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from mesh.discovery.model import Directory, Health, Instance
+from mesh.edge.policy.routes import has_labels
 from mesh.resilience.breaker import Breaker, BreakerOptions
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.plan import Plans
@@ -155,11 +156,3 @@ class EndpointPool:
     def _options(self, service: str) -> BreakerOptions:
         policy = self._plans.whole(service) if self._plans is not None else None
         return (policy.breaker if policy is not None else None) or self._breaker
-
-
-def has_labels(instance: Instance, labels: Labels) -> bool:
-    """Tell whether an instance has all of the labels: its version, its zone, and its metadata."""
-    return all(
-        value == (getattr(instance, name) if name in ("version", "zone") else instance.metadata.get(name))
-        for name, value in labels
-    )
