@@ -70,9 +70,9 @@ class Method:
 
     def plan_now(self) -> Plan:
         """Return the plan in force."""
-        if self._generation != self.upstream.generation:
+        if self._generation != self.upstream.era.number:
             self._plan = self.upstream.plan(self.name, self._hedges)
-            self._generation = self.upstream.generation
+            self._generation = self.upstream.era.number
         return self._plan
 
     def on(self, channel: grpc.aio.Channel) -> Any:
@@ -102,6 +102,10 @@ class Method:
             what = f"no control service has answered at {self.client.control}"
             raise Refused(reason, code, f"it is not known where {upstream.name} is: {what} {waited}".rstrip()) from None
         work.plan = self.plan_now()
+        before = work.upstream
+        work.take_way()
+        before.in_flight -= 1
+        work.upstream.in_flight += 1
 
 
 Hedges = Mapping[str, HedgeOptions]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mesh.clock import Clock, SystemClock
 from mesh.config.model import Subject, View
@@ -12,14 +12,15 @@ from mesh.config.snapshot import Snapshot
 from mesh.config.watcher import ConfigWatcher
 from mesh.discovery.model import Directory, Instance
 from mesh.discovery.watcher import RegistryWatcher
-from mesh.edge.policy.document import Document, read
+from mesh.edge.policy.document import read
 from mesh.edge.policy.precedence import resolve
 from mesh.edge.schema import APPLICATION
 from mesh.errors import MeshError
-from mesh.resilience.policy import RoutePolicy
+from mesh.resilience.policy import HedgeOptions, RoutePolicy
 from mesh.sdk.connections import Connections
 from mesh.sdk.options import JoinOptions
-from mesh.sdk.upstream import Upstream
+from mesh.sdk.upstream import Era, Upstream
+from mesh.sdk.ways import Router, Ways
 
 # How often weights are worked out anew while somebody warms up.
 WARMING_SECONDS = 1.0
@@ -35,7 +36,8 @@ class Discovery:
         self._clock = clock or SystemClock()
         self._connections = Connections()
         self._upstreams: dict[str, Upstream] = {}
-        self._document = Document()
+        self._era = Era()
+        self._router = Router(self.upstream)
         self._directory: Directory | None = None
         self._tasks: list[asyncio.Task[None]] = []
         folder = options.state
@@ -72,7 +74,8 @@ class Discovery:
         """Return a service as its callers see it; it is followed from now on."""
         found = self._upstreams.get(name)
         if found is None:
-            found = Upstream(name, self._options.zone, self._connections, self._policy, self._clock)
+            found = Upstream(name, self._options.zone, self._connections, self._policy, self._clock, self._era)
+            found.ways_of = self._ways_of
             found.others = self._names
             self._upstreams[name] = found
             if self._directory is not None:
@@ -110,12 +113,28 @@ class Discovery:
         except MeshError as error:
             _log.warning("release %d of %s is rejected: %s", view.release, APPLICATION, error)
             raise
-        self._document = document
+        self._router.document = document
         for upstream in self._upstreams.values():
             upstream.renew()
 
     def _policy(self, service: str, method: str) -> RoutePolicy | None:
-        return resolve(self._document, service, method)
+        return resolve(self._router.document, service, method)
+
+    def _ways_of(self, service: str, method: str, hedges: Mapping[str, HedgeOptions]) -> Ways | None:
+        routes = self._router.document.routes
+        if not routes or self._directory is None:
+            return None
+        declared = {
+            to.service: {
+                name
+                for one in self._directory.instances.values()
+                if one.service == to.service
+                for name in one.grpc_services
+            }
+            for route in routes
+            for to in route.to
+        }
+        return self._router.ways(service, method, declared, hedges)
 
     def _names(self) -> Sequence[str]:
         return sorted(self._directory.services) if self._directory is not None else ()

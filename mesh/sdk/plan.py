@@ -25,6 +25,7 @@ from mesh.resilience.rate_limit import RateLimiter
 from mesh.resilience.retry import RetryPolicy
 from mesh.resilience.ring_hash import RingHash
 from mesh.sdk.endpoints import Endpoint
+from mesh.sdk.ways import Ways
 
 # Shares are rounded to so many parts in all.
 PARTS = 10_000
@@ -77,6 +78,8 @@ class Plan:
     limiter: RateLimiter | None = None
     limit_key: str = ""
     most_in_flight: int | None = None
+    # Where routes lead calls; None is nowhere else.
+    ways: Ways | None = None
     # None of the instances that say what they serve has the method's service; what they have instead.
     served: tuple[str, ...] | None = None
 

@@ -178,7 +178,7 @@ class UnaryCall(Work):
 
     def _may_hedge(self) -> bool:
         """Tell whether another attempt beside those under way is within the budget."""
-        budget = self.method.upstream.budget
+        budget = self.upstream.budget
         return not self.attempts or budget is None or budget.withdraw(self.method.client.now())
 
     def _failed(self, attempt: Attempt) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mesh.clock import Clock
 from mesh.discovery.model import Health, Instance
+from mesh.edge.policy.document import Labels
+from mesh.edge.policy.routes import has_labels
 from mesh.resilience.breaker import Breaker, BreakerOptions
 from mesh.resilience.outlier import OutlierDetector
 from mesh.resilience.policy import (
@@ -25,18 +27,34 @@ from mesh.resilience.warmup import shared_weights, warming
 from mesh.sdk.connections import Connections
 from mesh.sdk.endpoints import Endpoint
 from mesh.sdk.plan import PARTS, Plan, Targets, make_targets
+from mesh.sdk.ways import Ways
 
 # Given a service and "pkg.Service/Method", the policy in force; "" asks for that of the service as a whole.
 Policies = Callable[[str, str], RoutePolicy | None]
 
 
+class Era:
+    """Grows whenever plans that were made before are old: one for all services, as routes lead from one to another."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
+# Given the name of a service, a method and the hedges of a program, where routes lead its calls.
+WaysOf = Callable[[str, str, Mapping[str, HedgeOptions]], Ways | None]
+
+
 class Upstream:
     """One service. What it learnt (breakers, budgets, ejections, buckets) outlives changes of its policies."""
 
-    def __init__(self, name: str, zone: str, connections: Connections, policies: Policies, clock: Clock) -> None:
+    def __init__(
+        self, name: str, zone: str, connections: Connections, policies: Policies, clock: Clock, era: Era | None = None
+    ) -> None:
         self.name = name
-        # Grows whenever plans made before are old.
-        self.generation = 0
+        self.era = era or Era()
+        self.ways_of: WaysOf = lambda _service, _method, _hedges: None
         # The registry was heard of; set, like `changed`, by `follow`.
         self.known = False
         self.changed = asyncio.Event()
@@ -53,7 +71,7 @@ class Upstream:
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
         self._detector: OutlierDetector | None = None
         self._limiters: dict[tuple[str, RateLimitOptions], RateLimiter] = {}
-        self._targets: dict[tuple[BalancerOptions, bool], Targets] = {}
+        self._targets: dict[tuple[BalancerOptions, bool, Labels], Targets] = {}
         self._breaker = BreakerOptions()
 
     @property
@@ -97,7 +115,7 @@ class Upstream:
             self._detector.options = whole.outlier
             self._detector.follow([one.key for one in self._endpoints.values() if _wants(one)])
         self._targets.clear()
-        self.generation += 1
+        self.era.number += 1
 
     def is_warming(self) -> bool:
         """Tell whether weights will be others in a moment."""
@@ -105,11 +123,18 @@ class Upstream:
 
     def plan(self, method: str, hedges: Mapping[str, HedgeOptions]) -> Plan:
         """Return the plan of "pkg.Service/Method" as things are; `hedges` are what the program asks for."""
-        policy = self._policies(self.name, method)
+        plan = self.plan_by(self._policies(self.name, method), method, hedges)
+        plan.ways = self.ways_of(self.name, method, hedges)
+        return plan
+
+    def plan_by(
+        self, policy: RoutePolicy | None, method: str, hedges: Mapping[str, HedgeOptions], labels: Labels = ()
+    ) -> Plan:
+        """Return the plan of a method under a policy, for the instances with such labels."""
         whole = self._policies(self.name, "") or policy
         detector = self._detector if policy is not None and policy.outlier is not None else None
         plan = Plan(
-            self._targets_of(policy, detector),
+            self._targets_of(policy, detector, labels),
             breaker=(policy.breaker if policy is not None else None) or self._breaker,
             detector=detector,
             hedge=hedges.get(method) or (policy.hedge if policy is not None else None),
@@ -140,11 +165,11 @@ class Upstream:
         self._targets.clear()
         return endpoints
 
-    def _targets_of(self, policy: RoutePolicy | None, detector: OutlierDetector | None) -> Targets:
-        key = (policy.balancer if policy is not None else BalancerOptions(), detector is not None)
+    def _targets_of(self, policy: RoutePolicy | None, detector: OutlierDetector | None, labels: Labels) -> Targets:
+        key = (policy.balancer if policy is not None else BalancerOptions(), detector is not None, labels)
         found = self._targets.get(key)
         if found is None:
-            endpoints = self.endpoints
+            endpoints = [one for one in self.endpoints if has_labels(one.instance, labels)]
             found = self._targets[key] = make_targets(endpoints, self._weights(endpoints), policy, detector, self.now)
         return found
 

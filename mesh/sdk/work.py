@@ -55,6 +55,7 @@ class Work:
         "permit",
         "plan",
         "tried",
+        "upstream",
     )
 
     def __init__(self, method: Method, timeout: float | None, metadata: Any, options: dict[str, Any]) -> None:
@@ -101,7 +102,17 @@ class Work:
             self._take(metadata)
         self._headers: Pairs = (*self.metadata, (CORRELATION, self.about.correlation_id))
         method.stats.in_flight += 1
-        method.upstream.in_flight += 1
+        self.upstream = method.upstream
+        if plan.ways is not None:
+            self.take_way()
+        self.upstream.in_flight += 1
+
+    def take_way(self) -> None:
+        """Go where the routes lead a call with such metadata, be it where it would go anyway."""
+        ways = self.plan.ways
+        way = ways.choose(self._received()) if ways is not None else None
+        if way is not None:
+            self.plan, self.upstream = way.plan, way.upstream
 
     def time_left(self, now: float) -> float | None:
         """Return the seconds until the caller stops waiting, None when it never does."""
@@ -115,15 +126,15 @@ class Work:
             raise Refused(
                 "no_route",
                 outcome.UNIMPLEMENTED,
-                f"{self.method.upstream.name} does not serve {self.method.name.partition('/')[0]}; it has {have}",
+                f"{self.upstream.name} does not serve {self.method.name.partition('/')[0]}; it has {have}",
             )
         if self.deadline is not None and self.deadline <= self.now:
             raise Refused("deadline_exceeded", outcome.DEADLINE_EXCEEDED, "the deadline passed before the call began")
-        if plan.most_in_flight is not None and self.method.upstream.in_flight > plan.most_in_flight:
+        if plan.most_in_flight is not None and self.upstream.in_flight > plan.most_in_flight:
             raise Refused(
                 "overloaded",
                 outcome.UNAVAILABLE,
-                f"{self.method.upstream.name} has {plan.most_in_flight} calls of this process in flight, its limit",
+                f"{self.upstream.name} has {plan.most_in_flight} calls of this process in flight, its limit",
             )
         if plan.limiter is not None:
             wait = plan.limiter.take(self._value(plan.limit_key), self.now)
@@ -131,9 +142,9 @@ class Work:
                 raise Refused(
                     "rate_limited",
                     outcome.RESOURCE_EXHAUSTED,
-                    f"calls to {self.method.upstream.name} are over their rate limit: retry in {wait:.3f} s",
+                    f"calls to {self.upstream.name} are over their rate limit: retry in {wait:.3f} s",
                 )
-        budget = self.method.upstream.budget
+        budget = self.upstream.budget
         if budget is not None:
             budget.deposit(self.now)
 
@@ -151,7 +162,7 @@ class Work:
             endpoint = targets.pick(key, self._admits, now)
             self.tried = tried
         if endpoint is None:
-            raise nowhere(self.method.upstream, self.plan)
+            raise nowhere(self.upstream, self.plan)
         left = None if self.deadline is None else max(0.0, self.deadline - now)
         per_try = self.plan.retry.per_try_seconds if self.plan.retry is not None and self.is_unary else None
         limited = per_try is not None and (left is None or per_try < left)
@@ -211,7 +222,7 @@ class Work:
         self.finished = True
         method, about = self.method, self.about
         seconds = _now() - self.began
-        method.upstream.in_flight -= 1
+        self.upstream.in_flight -= 1
         method.stats.ended(code, seconds)
         spans = method.client.spans
         if about.sampled or code > 1 or spans.keeps(sampled=False, code=code, seconds=seconds):
@@ -242,7 +253,7 @@ class Work:
                 self.began_ns + int((attempt.began - self.began) * 1e9),
                 seconds,
                 attempt.code,
-                peer=self.method.upstream.name,
+                peer=self.upstream.name,
                 message=attempt.details,
                 attributes={"mesh.attempt": self.attempts, **_where(endpoint)},
             )
@@ -269,7 +280,7 @@ class Work:
             self.began_ns,
             seconds,
             code,
-            peer=self.method.upstream.name,
+            peer=self.upstream.name,
             message=details,
             attributes=attributes,
         )
@@ -295,6 +306,14 @@ class Work:
             elif name != TRACEPARENT:
                 kept.append((name, value))
         self.metadata = kept
+
+    def _received(self) -> dict[bytes, bytes]:
+        """Return the metadata as whoever is called will see it."""
+        found = {name: value for name, value in self._headers if isinstance(name, str)}
+        return {
+            name.encode(): value if isinstance(value, bytes) else value.encode("utf-8", "replace")
+            for name, value in found.items()
+        }
 
     def _value(self, name: str) -> bytes:
         """Return the value of metadata that is sent, the last one where there are several."""

@@ -497,6 +497,65 @@ async def test_other_policies(control: Control) -> None:
         assert dict(caught.trailing_metadata() or ())["mesh-reason"] == "rate_limited"
 
 
+async def test_routes_lead_to_canaries_and_subsets(control: Control) -> None:
+    routes = [
+        {
+            "name": "testers",
+            "match": {"headers": {"x-canary": {"exact": "yes"}}},
+            "to": [{"service": "labs", "labels": {"version": "2"}}],
+            "timeout": {"default_seconds": 7},
+        },
+        {
+            "name": "canary",
+            "match": {"methods": [f"{LAB}/Get"]},
+            "to": [
+                {"service": "labs", "weight": 3, "labels": {"version": "1"}},
+                {"service": "labs", "weight": 1, "labels": {"version": "2"}},
+            ],
+            "sticky": "x-user",
+        },
+        {"match": {"listener": "public", "methods": [f"{LAB}/List"]}, "to": [{"service": "other"}]},
+        {"match": {"methods": [f"{LAB}/Sum"]}, "to": [{"service": "other"}]},
+    ]
+    await publish(control, {"routes": routes})
+    async with fleet(control) as (made, client, stub):
+        await made.add("old", version="1")
+        await made.add("new", version="2", labels={"track": "canary"})
+        discovery = client._discovery
+        assert discovery is not None
+        await until(lambda: discovery.release == 1 and len(discovery.upstream("labs").endpoints) == 2)
+        counted = Counter([(await get(stub))["name"] for _ in range(40)])
+        assert counted == {"old": 30, "new": 10}
+        testers = [await get(stub, metadata=(("x-canary", "yes"),)) for _ in range(4)]
+        assert {one["name"] for one in testers} == {"new"}
+        assert all(0 < one["left"] <= 7 + ROUNDED for one in testers)
+        for user in range(8):
+            names = {(await get(stub, metadata=(("x-user", str(user)),)))["name"] for _ in range(3)}
+            assert len(names) == 1
+        # What is for the public side, or leads to another service altogether, is not for who names this one.
+        assert {json.loads(reply)["name"] async for reply in stub.List(told(times=1))} <= {"old", "new"}
+        assert {json.loads(await stub.Sum(requests(told())))["name"] for _ in range(4)} == {"old", "new"}
+        # The canary leaves: its share goes to the others.
+        await made.meshes["new"].leave()
+        await until(lambda: len(discovery.upstream("labs").endpoints) == 1)
+        assert {(await get(stub))["name"] for _ in range(8)} == {"old"}
+        assert settled(client)
+
+
+async def test_routes_that_come_before_the_registry_is_known(control: Control) -> None:
+    await publish(control, {"routes": [{"match": {}, "to": [{"service": "labs", "labels": {"version": "2"}}]}]})
+    async with Fleet(control) as made:
+        await made.add("old", version="1")
+        await made.add("new", version="2")
+        client = await made.client()
+        stub = LabStub(client.channel("labs"))
+        assert (await get(stub))["name"]
+        discovery = client._discovery
+        await until(lambda: discovery is not None and discovery.release == 1)
+        assert {(await get(stub))["name"] for _ in range(4)} == {"new"}
+        assert settled(client)
+
+
 @pytest.mark.parametrize("kind", ["least_request", "peak_ewma"])
 async def test_other_balancers(control: Control, kind: str) -> None:
     await publish(control, {"defaults": {"balancer": {"kind": kind}}})
@@ -527,12 +586,12 @@ async def test_limits_of_calls_in_flight(control: Control) -> None:
 async def test_a_policy_that_is_none_is_reported_and_the_last_one_stays(control: Control) -> None:
     async with fleet(control, "one") as (_, client, stub):
         assert client._discovery is not None
-        before = client._discovery._document
+        before = client._discovery._router.document
         with pytest.raises(PolicyError, match="must be from 1"):
             client._discovery._take(
                 View(content={"services": {"labs": {"retry": {"attempts": 99}}}}, release=9), View.EMPTY
             )
-        assert client._discovery._document is before
+        assert client._discovery._router.document is before
         assert (await get(stub))["name"] == "one"
 
 
