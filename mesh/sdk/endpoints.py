@@ -31,12 +31,15 @@ class Endpoint:
         "instance",
         "latency",
         "outlier",
+        "where",
     )
 
     def __init__(self, instance: Instance, address: str, breaker: Breaker, connect: Connect) -> None:
         self.instance = instance
         self.address = address
         self.breaker = breaker
+        # For spans.
+        self.where = {"mesh.instance": instance.instance_id, "server.address": address}
         self.in_flight = 0
         self.calls = 0
         self.failures = 0

@@ -27,8 +27,11 @@ else:
 
     def here() -> CallContext | None:
         """Return what the work under way is about: as `current`, and under an application's own span, that span."""
-        span = otel.get_current_span()
         about = current()
+        around = otel_context.get_current()
+        if not around:  # nobody has set anything
+            return about
+        span = otel.get_current_span(around)
         if span is otel.INVALID_SPAN or type(span) is _Served:
             return about
         known = span.get_span_context()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from mesh.context import CallContext
 from mesh.resilience.outcome import code_name
 from mesh.telemetry.sampling import Sampler, TracingOptions, has_failed
 from mesh.telemetry.spans import ERROR, SAMPLED, SERVER, UNSET, SpanRecord
@@ -18,6 +17,17 @@ _NOTHING: Mapping[str, Any] = {}
 # What is the server's fault, and so an error of its span (OpenTelemetry's conventions); a client's span has an error
 # whatever went wrong.
 _SERVERS = frozenset({2, 4, 12, 13, 14, 15})
+
+
+class About(Protocol):
+    """What a span has of its call; `mesh.context.CallContext` is one."""
+
+    @property
+    def correlation_id(self) -> str: ...
+    @property
+    def trace_id(self) -> str: ...
+    @property
+    def sampled(self) -> bool: ...
 
 
 class SpanLog:
@@ -40,7 +50,7 @@ class SpanLog:
     def call(
         self,
         kind: int,
-        about: CallContext,
+        about: About,
         span_id: str,
         parent: str,
         method: str,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from mesh import correlation, tracing
-from mesh.context import CallContext
 from mesh.resilience import outcome
 from mesh.resilience.retry import PREVIOUS_ATTEMPTS, unnoticed
 from mesh.sdk.attempt import Attempt
@@ -23,6 +22,20 @@ if TYPE_CHECKING:
     from mesh.sdk.endpoints import Endpoint
 
 Pairs = tuple[tuple[str, str | bytes], ...]
+
+
+class _Headers(grpc.aio.Metadata):
+    """Metadata that is only read, once: grpc's own makes a mapping of lists out of it first."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._pairs = pairs
+
+    def __iter__(self) -> Iterator[tuple[str, str | bytes]]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
 
 CORRELATION, TRACEPARENT = correlation.HEADER.decode(), tracing.TRACEPARENT.decode()
 _PREVIOUS = PREVIOUS_ATTEMPTS.decode()
@@ -37,13 +50,11 @@ class Work:
 
     __slots__ = (
         "_callbacks",
-        "_headers",
         "_parent",
         "_request",
-        "about",
         "attempts",
         "began",
-        "began_ns",
+        "correlation_id",
         "deadline",
         "error",
         "finished",
@@ -54,6 +65,9 @@ class Work:
         "options",
         "permit",
         "plan",
+        "sampled",
+        "span_id",
+        "trace_id",
         "tried",
         "upstream",
     )
@@ -64,7 +78,6 @@ class Work:
         self.plan = plan = method.plan_now()
         self.options = options
         self.began = self.now = now = _now()
-        self.began_ns = time.time_ns()
         self.tried: tuple[Endpoint, ...] = ()
         self.attempts = 0
         self.last: Attempt | None = None
@@ -74,6 +87,22 @@ class Work:
         self.error: grpc.aio.AioRpcError | None = None
         self._callbacks: list[Callable[[Any], None]] | None = None
         above = here()
+        self.span_id = tracing.new_span_id().decode()
+        if above is None:
+            trace = tracing.new_trace_id()
+            self.correlation_id = self.trace_id = trace.decode()
+            self.sampled = method.client.spans.begins(trace)
+            self._parent = ""
+        else:
+            self.correlation_id, self.trace_id, self.sampled = above.correlation_id, above.trace_id, above.sampled
+            self._parent = above.span_id
+        self.metadata: Sequence[Any] = ()
+        if metadata:
+            self._take(metadata)
+        self.upstream = method.upstream
+        if plan.ways is not None:
+            self.take_way()
+            plan = self.plan
         if timeout is None:
             timeout = plan.timeout.default_seconds
         elif timeout < 0:
@@ -82,29 +111,10 @@ class Work:
         if most is not None and (timeout is None or timeout > most):
             timeout = most
         deadline = None if timeout is None else now + timeout
-        if above is None:
-            trace = tracing.new_trace_id()
-            name = trace.decode()
-            self._parent = ""
-            self.about = CallContext(
-                name, name, tracing.new_span_id().decode(), sampled=method.client.spans.begins(trace)
-            )
-        else:
-            self._parent = above.span_id
-            self.about = CallContext(
-                above.correlation_id, above.trace_id, tracing.new_span_id().decode(), sampled=above.sampled
-            )
-            if above.deadline is not None and (deadline is None or above.deadline < deadline):
-                deadline = above.deadline
+        if above is not None and above.deadline is not None and (deadline is None or above.deadline < deadline):
+            deadline = above.deadline
         self.deadline: float | None = deadline
-        self.metadata: Sequence[Any] = ()
-        if metadata:
-            self._take(metadata)
-        self._headers: Pairs = (*self.metadata, (CORRELATION, self.about.correlation_id))
         method.stats.in_flight += 1
-        self.upstream = method.upstream
-        if plan.ways is not None:
-            self.take_way()
         self.upstream.in_flight += 1
 
     def take_way(self) -> None:
@@ -170,16 +180,19 @@ class Work:
         self.attempts += 1
         self.tried = (*self.tried, endpoint)
         self.last = attempt
-        about = self.about
-        flag = "01" if about.sampled else "00"
-        headers: Pairs = (*self._headers, (TRACEPARENT, f"00-{about.trace_id}-{about.span_id}-{flag}"))
+        flag = "01" if self.sampled else "00"
+        headers: Pairs = (
+            *self.metadata,
+            (CORRELATION, self.correlation_id),
+            (TRACEPARENT, f"00-{self.trace_id}-{self.span_id}-{flag}"),
+        )
         if self.attempts > 1:
             headers = (*headers, (_PREVIOUS, str(self.attempts - 1)))
         endpoint.in_flight += 1
         endpoint.calls += 1
         try:
             attempt.inner = inner = endpoint.callable(self.method)(
-                request, timeout=per_try if limited else left, metadata=headers, **self.options
+                request, timeout=per_try if limited else left, metadata=_Headers(headers), **self.options
             )
         except BaseException:
             endpoint.in_flight -= 1
@@ -220,12 +233,12 @@ class Work:
         if self.finished:
             return
         self.finished = True
-        method, about = self.method, self.about
+        method = self.method
         seconds = _now() - self.began
         self.upstream.in_flight -= 1
         method.stats.ended(code, seconds)
         spans = method.client.spans
-        if about.sampled or code > 1 or spans.keeps(sampled=False, code=code, seconds=seconds):
+        if self.sampled or spans.keeps(sampled=False, code=code, seconds=seconds):
             self._note(code, details, seconds)
         if self._callbacks:
             for callback in self._callbacks:
@@ -240,22 +253,22 @@ class Work:
 
     def note_attempt(self, attempt: Attempt, now: float) -> None:
         """Note the span of one of several attempts: one that is the only one is the call's own span."""
-        about, endpoint = self.about, attempt.endpoint
+        endpoint = attempt.endpoint
         spans = self.method.client.spans
         seconds = now - attempt.began
-        if spans.keeps(sampled=about.sampled, code=attempt.code, seconds=seconds):
+        if spans.keeps(sampled=self.sampled, code=attempt.code, seconds=seconds):
             spans.call(
                 INTERNAL,
-                about,
+                self,
                 tracing.new_span_id().decode(),
-                about.span_id,
+                self.span_id,
                 self.method.name,
-                self.began_ns + int((attempt.began - self.began) * 1e9),
+                time.time_ns() - int(seconds * 1e9),
                 seconds,
                 attempt.code,
                 peer=self.upstream.name,
                 message=attempt.details,
-                attributes={"mesh.attempt": self.attempts, **_where(endpoint)},
+                attributes={"mesh.attempt": self.attempts, **endpoint.where},
             )
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
@@ -268,16 +281,16 @@ class Work:
             self._callbacks.append(callback)
 
     def _note(self, code: int, details: str, seconds: float) -> None:
-        attributes = {} if self.last is None else _where(self.last.endpoint)
+        attributes = {} if self.last is None else self.last.endpoint.where
         if self.attempts > 1:
             attributes = {"mesh.attempts": self.attempts, **attributes}
         self.method.client.spans.call(
             CLIENT,
-            self.about,
-            self.about.span_id,
+            self,
+            self.span_id,
             self._parent,
             self.method.name,
-            self.began_ns,
+            time.time_ns() - int(seconds * 1e9),
             seconds,
             code,
             peer=self.upstream.name,
@@ -300,31 +313,26 @@ class Work:
         for pair in metadata:
             name, value = pair
             if name == CORRELATION and correlation.well_formed(value.encode() if isinstance(value, str) else value):
-                about = self.about
-                given = value if isinstance(value, str) else value.decode()
-                self.about = CallContext(given, about.trace_id, about.span_id, sampled=about.sampled)
+                self.correlation_id = value if isinstance(value, str) else value.decode()
             elif name != TRACEPARENT:
                 kept.append((name, value))
         self.metadata = kept
 
     def _received(self) -> dict[bytes, bytes]:
         """Return the metadata as whoever is called will see it."""
-        found = {name: value for name, value in self._headers if isinstance(name, str)}
-        return {
+        found = {
             name.encode(): value if isinstance(value, bytes) else value.encode("utf-8", "replace")
-            for name, value in found.items()
+            for name, value in self.metadata
         }
+        found[correlation.HEADER] = self.correlation_id.encode()
+        return found
 
     def _value(self, name: str) -> bytes:
         """Return the value of metadata that is sent, the last one where there are several."""
         if name == CORRELATION:
-            return self.about.correlation_id.encode()
+            return self.correlation_id.encode()
         found = b""
         for key, value in self.metadata:
             if key == name:
                 found = value.encode() if isinstance(value, str) else value
         return found
-
-
-def _where(endpoint: Endpoint) -> dict[str, Any]:
-    return {"mesh.instance": endpoint.instance.instance_id, "server.address": endpoint.address}

@@ -103,13 +103,25 @@ def to_span_batch(spans: Sequence[SpanRecord]) -> SpanBatch:
         peer_service=column([span.peer_service for span in spans]),
         trace_state=column([span.trace_state for span in spans]),
         flags=[span.flags for span in spans],
-        attributes=column([attributes_text(span.attributes) for span in spans]),
+        attributes=column(_attribute_texts(spans)),
         events=column([events_text(span.events[:MAX_EVENTS]) for span in spans]),
         links=column([_links_text(span.links[:MAX_LINKS]) for span in spans]),
         dropped=[
             span.dropped + max(0, len(span.events) - MAX_EVENTS) + max(0, len(span.links) - MAX_LINKS) for span in spans
         ],
     )
+
+
+def _attribute_texts(spans: Sequence[SpanRecord]) -> list[str]:
+    """Return the attributes of each as text; those that several share are encoded once."""
+    known: dict[int, str] = {}
+    texts = []
+    for span in spans:
+        found = known.get(id(span.attributes))
+        if found is None:
+            found = known[id(span.attributes)] = attributes_text(span.attributes)
+        texts.append(found)
+    return texts
 
 
 def events_text(events: Sequence[SpanEvent]) -> str:
