@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -281,7 +281,7 @@ class Work:
             self._callbacks.append(callback)
 
     def _note(self, code: int, details: str, seconds: float) -> None:
-        attributes = {} if self.last is None else self.last.endpoint.where
+        attributes: Mapping[str, Any] = {} if self.last is None else self.last.endpoint.where
         if self.attempts > 1:
             attributes = {"mesh.attempts": self.attempts, **attributes}
         self.method.client.spans.call(

@@ -181,7 +181,8 @@ async def test_calls_succeed_while_one_of_three_is_away(tmp_path: Path, how: str
 
 async def _slow_down(made: Victims, name: str) -> None:
     async with grpc.aio.insecure_channel(made.endpoint(name).address) as channel:
-        await channel.unary_unary(SLOW)(b"0.4")
+        call: Any = channel.unary_unary(SLOW)
+        await call(b"0.4")
 
 
 async def _back(made: Victims) -> None:

@@ -175,7 +175,7 @@ async def test_of_two_with_one_id_the_first_leaves_and_says_why(
     control: Control, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (
-        mesh.join("labs", control=control.address, telemetry=False, instance_id="same") as one,
+        mesh.join("labs", control=control.address, telemetry=False, instance_id="same", ttl_seconds=3) as one,
         mesh.join("labs", control=control.address, telemetry=False, instance_id="same") as two,
     ):
         one.add(add_lab, Lab())
