@@ -23,9 +23,10 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_channelz", 0),
-    # Notice a peer that died without a word, also while it owes an answer; servers allow a ping every 10 s.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # Notice a peer that died without a word while it owes an answer. Plain servers take more than one ping in five
+    # minutes for abuse, and close the connection.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.max_receive_message_length", 16 << 20),
 )
 
@@ -55,6 +56,7 @@ class Connections:
 
     def forget(self, endpoint: Endpoint) -> None:
         """Close the channel of an endpoint that left, once its calls have ended."""
+        endpoint.left = True
         channel = endpoint.let_go()
         if channel is not None:
             task = asyncio.create_task(channel.close(grace=None if not endpoint.in_flight else _FOREVER))

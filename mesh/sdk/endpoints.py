@@ -30,6 +30,7 @@ class Endpoint:
         "in_flight",
         "instance",
         "latency",
+        "left",
         "outlier",
         "where",
     )
@@ -38,6 +39,8 @@ class Endpoint:
         self.instance = instance
         self.address = address
         self.breaker = breaker
+        # It is no longer registered: calls that have it in mind must not connect to it anew.
+        self.left = False
         # For spans.
         self.where = {"mesh.instance": instance.instance_id, "server.address": address}
         self.in_flight = 0

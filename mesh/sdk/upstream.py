@@ -161,8 +161,11 @@ class Upstream:
     def close(self) -> list[Endpoint]:
         """Forget all endpoints, and return them."""
         endpoints = list(self._endpoints.values())
+        for endpoint in endpoints:
+            endpoint.left = True
         self._endpoints = {}
         self._targets.clear()
+        self.era.number += 1
         return endpoints
 
     def _targets_of(self, policy: RoutePolicy | None, detector: OutlierDetector | None, labels: Labels) -> Targets:

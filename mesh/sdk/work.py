@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from mesh import correlation, tracing
+from mesh.errors import MeshError
 from mesh.resilience import outcome
 from mesh.resilience.retry import PREVIOUS_ATTEMPTS, unnoticed
 from mesh.sdk.attempt import Attempt
@@ -164,6 +165,10 @@ class Work:
         `again` says that one that was tried will do where there is no other.
         """
         self.now = now = _now()
+        if self.attempts:
+            # Much may have changed since the call began.
+            plan = self.method.plan_now()
+            self.plan = plan if plan.ways is None else self.plan
         targets = self.plan.targets
         key = self._value(targets.hash_key) if targets.hash_key else b""
         endpoint = targets.pick(key, self._admits, now)
@@ -194,9 +199,12 @@ class Work:
             attempt.inner = inner = endpoint.callable(self.method)(
                 request, timeout=per_try if limited else left, metadata=_Headers(headers), **self.options
             )
-        except BaseException:
+        except Exception as error:
             endpoint.in_flight -= 1
             endpoint.breaker.release(self.permit)
+            if isinstance(error, MeshError):  # TLS whose files are of no use
+                raise Refused("upstream_connect_failed", outcome.UNAVAILABLE, str(error)) from error
+            self.finish(outcome.INTERNAL, str(error))
             raise
         inner.add_done_callback(attempt.ended)
         return attempt
@@ -299,7 +307,7 @@ class Work:
         )
 
     def _admits(self, endpoint: Endpoint) -> bool:
-        if endpoint in self.tried:
+        if endpoint in self.tried or endpoint.left:
             return False
         if not self.plan.breaker.enabled:
             self.permit = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import grpc
 import pytest
 
 import mesh
-from mesh.api.logsink import v1 as logsink
 from mesh.api.metrics import v1 as metrics
-from tests.e2e.registry_harness import ControlProcess
+from mesh.api.tracesink import v1 as tracesink
+from tests.e2e.registry_harness import AWAITED, control_process
 from tests.unit.mesh.sdk.helpers import LAB, Lab, LabStub, add_lab, told, until
 
 log = logging.getLogger("test.front")
@@ -37,15 +38,12 @@ class Front(Lab):
         return answer
 
 
-async def test_logs_and_metrics_of_a_conversation(tmp_path: Path) -> None:
-    control = ControlProcess(tmp_path)
-    await control.start()
-    try:
+async def test_logs_spans_and_metrics_of_a_conversation(tmp_path: Path) -> None:
+    async with control_process(tmp_path, AWAITED) as control, control.channel() as channel:
         async with (
-            control.channel() as channel,
             mesh.join("labs", control=control.address) as below,
             mesh.join("front", control=control.address) as front,
-            mesh.join("caller", control=control.address, telemetry=False) as caller,
+            mesh.join("caller", control=control.address) as caller,
         ):
             below.add(add_lab, Lab("below"))
             front.add(add_lab, Front(LabStub(front.channel("labs"))))
@@ -57,34 +55,42 @@ async def test_logs_and_metrics_of_a_conversation(tmp_path: Path) -> None:
             assert await stub.Get(told(), metadata=metadata, wait_for_ready=True)
             with pytest.raises(grpc.aio.AioRpcError, match="order-7"):
                 await stub.Get(told("raise"), metadata=metadata)
-            sink: Any = logsink.LogSinkStub(channel)
+        # What was not told yet is told at the end; and a little later all of it is found.
+        records, spans = await until(functools.partial(told_of, channel, "order-7"), "records and spans")
+        # The three are one process here, so each told of every record.
+        of_front = {record.body: record for record in records if record.service == "front"}
+        asked, answered = of_front["asked"], of_front["answered"]
+        assert asked.scope == "test.front"
+        assert '"order":7' in asked.attributes
+        assert answered.trace_id
+        assert any("the secret of the house" in record.attributes for record in records)
+        by_id = {span.span_id: span for span in spans}
+        assert {(span.service, span.rpc_status_code) for span in spans} == {
+            (service, code) for service in ("caller", "front", "labs") for code in ("OK", "INTERNAL")
+        }
+        (inner,) = [span for span in spans if span.service == "labs" and span.rpc_status_code == "OK"]
+        chain = [inner.service]
+        while inner.parent_span_id:
+            inner = by_id[inner.parent_span_id]
+            chain.append(inner.service)
+        assert chain == ["labs", "front", "front", "caller"]
+        found = await until(functools.partial(calls_of, channel, "labs"), "the metrics")
+        assert found == {"OK": 1.0, "INTERNAL": 1.0}
 
-            async def found() -> Any:
-                wanted = logsink.Filter(correlation_id="order-7")
-                try:
-                    reply = await sink.Search(logsink.SearchRequest(filter=wanted, limit=100))
-                except grpc.aio.AioRpcError:  # it opens its store
-                    return None
-                bodies = [record.body for record in reply.records]
-                return reply.records if any("failed" in body for body in bodies) and "answered" in bodies else None
 
-            records = await until(found, "the records")
-            # Both processes' parts are one process here, so each record came twice: once for each mesh joined.
-            assert {record.service for record in records} == {"front", "labs"}
-            (asked,) = [one for one in records if one.body == "asked" and one.service == "front"][:1]
-            assert '"order":7' in asked.attributes
-            assert asked.scope == "test.front"
-            (answered,) = [one for one in records if one.body == "answered" and one.service == "front"][:1]
-            assert asked.trace_id == answered.trace_id
-            failed = [one for one in records if one.body.startswith(f"{LAB}/Get failed")]
-            assert all("the secret of the house" in one.attributes for one in failed)
-            asking: Any = metrics.MetricsStub(channel)
+async def told_of(channel: grpc.aio.Channel, correlation_id: str) -> Any:
+    """Return the records and spans of a conversation of two calls, once they are there."""
+    sink: Any = tracesink.TraceSinkStub(channel)
+    reply = await sink.GetCorrelation(tracesink.GetCorrelationRequest(correlation_id=correlation_id))
+    spans = [item.span for item in reply.items if item.HasField("span")]
+    records = [item.record for item in reply.items if item.HasField("record")]
+    whole = len(spans) >= 8 and any(one.service == "front" and "passes on" in one.body for one in records)
+    return (records, spans) if whole else None
 
-            async def counted() -> Any:
-                query = f'rpc_server_call_duration_seconds_count{{job="labs",rpc_method="{LAB}/Get"}}'
-                reply = await asking.Query(metrics.QueryRequest(query=query))
-                return {one.labels["rpc_status_code"]: one.values[-1] for one in reply.answer.series}
 
-            assert await until(counted, "the metrics") == {"OK": 1.0, "INTERNAL": 1.0}
-    finally:
-        await control.terminate()
+async def calls_of(channel: grpc.aio.Channel, service: str) -> dict[str, float]:
+    """Return how many calls a service answered, by code."""
+    asking: Any = metrics.MetricsStub(channel)
+    last = f'last_over_time(rpc_server_call_duration_seconds_count{{job="{service}",rpc_method="{LAB}/Get"}}[5m])'
+    reply = await asking.Query(metrics.QueryRequest(query=last))
+    return {one.labels["rpc_status_code"]: one.values[-1] for one in reply.answer.series}

@@ -631,6 +631,37 @@ async def test_zones_keep_calls(control: Control) -> None:
         assert {(await get(stub))["name"] for _ in range(3)} == {"far"}
 
 
+async def test_after_the_end_nobody_is_called(control: Control) -> None:
+    async with Fleet(control) as made:
+        await made.add("one")
+        async with mesh.join("caller", control=control.address, telemetry=False) as client:
+            stub = LabStub(client.channel("labs"))
+            assert (await get(stub))["name"] == "one"
+            waiting = stub.Get(told("wait"))
+            await until(lambda: made.labs["one"].waiting)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Get(told())
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert settled(client)
+
+
+async def test_tls_whose_files_are_of_no_use(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet(control) as (made, client, stub):
+        await made.add("one", labels={"tls": "on"})
+        discovery = client._discovery
+        assert discovery is not None
+        await until(lambda: discovery.upstream("labs").endpoints)
+        monkeypatch.setenv("MESH_CA", "/nowhere/ca.pem")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Get(told())
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "/nowhere/ca.pem" in (caught.value.details() or "")
+        monkeypatch.delenv("MESH_CA")
+        assert settled(client)
+
+
 async def test_a_channel_looks_like_one_of_grpc(control: Control) -> None:
     async with fleet(control, "one") as (_, client, _stub):
         async with client.channel("labs") as channel:
