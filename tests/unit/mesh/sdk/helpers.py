@@ -14,6 +14,8 @@ import grpc
 
 from mesh.api.config.v1 import add_ConfigServicer_to_server
 from mesh.context import current
+from mesh.tls.identity import Identity
+from mesh.tls.options import ListenerTls
 from services.config import shipped
 from services.config.domain import Config
 from services.config.keys import KeyRing
@@ -42,7 +44,9 @@ class Control:
 
 
 @contextlib.asynccontextmanager
-async def control_plane(path: Path, address: str = "127.0.0.1:0") -> AsyncIterator[Control]:
+async def control_plane(
+    path: Path, address: str = "127.0.0.1:0", tls: ListenerTls | None = None
+) -> AsyncIterator[Control]:
     async with (
         EmbeddedStore.open(path) as store,
         Registry(store) as registry,
@@ -53,7 +57,8 @@ async def control_plane(path: Path, address: str = "127.0.0.1:0") -> AsyncIterat
             Hosted(REGISTRY, lambda server: add_registry(registry, server)),
             Hosted(CONFIG, lambda server: add_ConfigServicer_to_server(GrpcConfig(config), server)),
         ]
-        host = Host(address, services, option="--listen")
+        identity = Identity("control", tls) if tls is not None else None
+        host = Host(address, services, option="--listen", tls=identity)
         where = await host.start()
         try:
             yield Control(where, registry, config)
