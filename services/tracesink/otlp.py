@@ -17,7 +17,7 @@ from mesh.api.otlp.v1 import TracesRequest
 from services.sinks.columns import MAX_TEXT
 from services.sinks.otlp import Cutter, Members, encode, label, read, times, value
 from services.tracesink.records import MAX_KIND, MAX_NAME, MAX_STATUS, finished
-from services.tracesink.semantics import CORRELATION, ROLES, promoted
+from services.tracesink.semantics import CORRELATION, ROLES, Promoted, promoted
 
 _members = Members(ROLES)
 _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
@@ -32,11 +32,11 @@ class Rows:
         self.ids: dict[str, list[bytes]] = {"trace_id": [], "span_id": [], "parent_span_id": []}
         self.texts: dict[str, list[str]] = {
             name: []
-            for name in (
-                *("name", "trace_state", "status_message", "correlation_id", "rpc_method", "rpc_status_code"),
-                *("peer_service", "attributes", "events", "links"),
-            )
+            for name in (*("name", "trace_state", "status_message", "correlation_id", "attributes", "events", "links"),)
         }
+        # What spans say that is promoted, and which of them each says.
+        self.promoted: dict[Promoted, int] = {}
+        self.promotions: list[int] = []
         self.start: list[int] = []
         self.end: list[int] = []
         self.kind: list[int] = []
@@ -60,12 +60,18 @@ class Rows:
             for name, column in zip(("service", "instance", "version", "scope"), origins, strict=True)
         }
         texts = {name: pa.array(column, pa.string()) for name, column in self.texts.items()}
-        for name in ("name", "rpc_method", "rpc_status_code", "peer_service", "status_message", "events", "links"):
+        for name in ("name", "status_message", "events", "links"):
             texts[name] = texts[name].dictionary_encode()
+        which = pa.array(np.array(self.promotions, np.int32))
+        promotions = {
+            name: pa.DictionaryArray.from_arrays(which, pa.array([one[place] for one in self.promoted], pa.string()))
+            for place, name in enumerate(Promoted._fields)
+        }
         return finished(
             {
                 **same,
                 **texts,
+                **promotions,
                 **{name: _hexadecimal(column) for name, column in self.ids.items()},
                 "start_ns": times(self.start),
                 "end_ns": times(self.end),
@@ -166,23 +172,27 @@ def _add(rows: Rows, spans: Sequence[Any]) -> None:
 def _add_attributes(rows: Rows, spans: Sequence[Any], common: str, correlation: str) -> None:
     before = f"{common}," if common else ""
     known, add = _members.known, _members.add
-    attributes, ids = rows.texts["attributes"], rows.texts["correlation_id"]
-    told = []
+    attributes, ids, promotions = rows.texts["attributes"], rows.texts["correlation_id"], rows.promotions
+    # By what is said: the place of what is promoted.
+    places: dict[tuple[tuple[int, str], ...], int] = {}
     for span in spans:
         members, said, own = [], [], ""
         for data in span.attributes:
-            member, role, found = known.get(data) or add(data)
-            members.append(member)
-            if role == CORRELATION:
-                own = own or found
-            elif role:
-                said.append((role, found))
+            found = known.get(data) or add(data)
+            members.append(found[0])
+            if found[1]:
+                if found[1] == CORRELATION:
+                    own = own or found[2]
+                else:
+                    said.append(found[1:])
         text = f"{{{before}{','.join(members)}}}" if members else f"{{{common}}}"
         attributes.append(text if len(text) <= MAX_TEXT // 4 else rows.cutter.json(text))
         ids.append(own or correlation)
-        told.append(promoted(tuple(said)))
-    for place, name in enumerate(("rpc_method", "rpc_status_code", "peer_service")):
-        rows.texts[name] += [one[place] for one in told]
+        key = tuple(said)
+        place = places.get(key)
+        if place is None:
+            place = places[key] = rows.promoted.setdefault(promoted(key), len(rows.promoted))
+        promotions.append(place)
 
 
 def _status(data: bytes, cutter: Cutter) -> tuple[int, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Iterable
+from typing import NamedTuple
 
 CORRELATION, METHOD, SERVICE, CODE, PEER, DATABASE = range(1, 7)
 
@@ -36,13 +37,16 @@ CODES = (
 )
 
 
-@functools.lru_cache(16_384)
-def promoted(said: tuple[tuple[int, str], ...]) -> tuple[str, str, str]:
-    """Return method, status code and the service that was called, empty where unknown, by what attributes said.
+class Promoted(NamedTuple):
+    """What is promoted, by the names of its columns; empty where unknown."""
 
-    Those are pairs of a role and its text, in their order: of those with one role the first counts. They repeat from
-    span to span.
-    """
+    rpc_method: str
+    rpc_status_code: str
+    peer_service: str
+
+
+def promoted(said: Iterable[tuple[int, str]]) -> Promoted:
+    """Return what is promoted of attributes, given as roles and texts; of those with one role the first counts."""
     known: dict[int, str] = {}
     for role, text in said:
         known.setdefault(role, text)
@@ -51,7 +55,7 @@ def promoted(said: tuple[tuple[int, str], ...]) -> tuple[str, str, str]:
         method = f"{service}/{method}"
     code = known.get(CODE, "")
     # A database sends no spans: it is known by its kind.
-    return method, code_name(code) if code else "", known.get(PEER) or known.get(DATABASE, "")
+    return Promoted(method, code_name(code) if code else "", known.get(PEER) or known.get(DATABASE, ""))
 
 
 def code_name(text: str) -> str:

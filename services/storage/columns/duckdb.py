@@ -208,6 +208,9 @@ class DuckDbDriver(Driver):
             )
 
     def _put_marks(self, marks: Mapping[str, int]) -> None:
+        if marks.keys() == {_ROWS} == self._marks.keys() & {_ROWS}:  # half of the time of what follows
+            self._con.execute("UPDATE mesh_marks SET seq = $1, at_ns = 0 WHERE producer = $2", [marks[_ROWS], _ROWS])
+            return
         self._con.register("marks", pa.table({"producer": list(marks), "seq": list(marks.values())}))
         self._con.execute(
             "INSERT INTO mesh_marks SELECT producer, seq, 0 FROM marks"
