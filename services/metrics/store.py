@@ -17,12 +17,16 @@ from services.metrics.promql.data import STALE, Block, Bools, Floats, Ints
 from services.metrics.promql.errors import LimitError
 from services.metrics.promql.labels import from_mapping
 from services.metrics.promql.plan import LOOKBACK_MS, Fetch
+from services.metrics.recent import MAX_SERIES_A_QUERY, REACH_MS, Recent
 from services.metrics.samples import Meta, Samples, Stored
 from services.metrics.series import SeriesIndex
 from services.storage.columns.base import ColumnStore, Scope
 
+# So few series are named in the query, which the database then looks for as it reads: half of the time of a join.
+_NAMED = 4
 # What is selected by more series than this is read by time alone and sifted here.
 _SIFTED = 20_000
+_LATEST = 1 << 60
 # A series that came, and whose samples are not durable yet, counts as just seen.
 MAX_METADATA = 50_000
 
@@ -39,6 +43,8 @@ class MetricStore:
         self.accepted = 0
         # Told of samples that were stored for the first time, and of what is known of their metrics.
         self.tap: Callable[[Samples, Mapping[str, Meta]], None] | None = None
+        # What is in the store, as long as it is ours alone.
+        self._recent = Recent() if columns.exclusive else None
         self._columns = columns
         self._clock = clock or SystemClock()
         self._by_source: dict[str, set[int]] = {}
@@ -109,6 +115,8 @@ class MetricStore:
             np.maximum.at(self.index.newest, which, ts)
             self.index.announced[which] = ts // tables.PERIOD_MS
             self._note(described, int(ts.max()))
+            if self._recent is not None and not done.duplicate:
+                self._recent.add(which, ts, values)
         if done.duplicate:
             return Stored(len(ts), {}, done.durable_seq, duplicate=True)
         if tapped and self.tap is not None:
@@ -125,12 +133,39 @@ class MetricStore:
         """
         slots = self.index.select(wanted.selector.matchers, wanted.start)
         ids = self.index.ids[np.array(slots, np.int64)]
-        most = self.options.max_query_samples
         if not len(slots):
             return Block.of([])
+        labels = list(self.index.of(slots))
+        if self._recent is not None and len(slots) <= MAX_SERIES_A_QUERY and wanted.start > self.now_ms() - REACH_MS:
+            return _block(labels, *await self._recently(self._recent, slots, wanted))
+        row, ts, values = await self._stored(slots, ids, wanted)
+        return _block(labels, row, ts, values)
+
+    async def _recently(self, recent: Recent, slots: list[int], wanted: Fetch) -> tuple[Ints, Ints, Floats]:
+        """Return the samples of a few series from memory, or have them there for the next time."""
+        found = recent.get(slots, wanted.start, wanted.end)
+        if found is not None:
+            return found
+        begun = recent.begin(slots, wanted.start)
+        try:
+            # To the end: what is later must be there as well when it is asked for.
+            late = Fetch(wanted.selector, wanted.start, _LATEST)
+            row, ts, values = await self._stored(slots, self.index.ids[np.array(slots, np.int64)], late)
+        except BaseException:
+            recent.forget(slots)
+            raise
+        recent.fill(begun, row, ts, values)
+        meant = ts <= wanted.end
+        return row[meant], ts[meant], values[meant]
+
+    async def _stored(self, slots: list[int], ids: Ints, wanted: Fetch) -> tuple[Ints, Ints, Floats]:
+        """Return samples as the store has them, in any order; first the place of each one's series in `slots`."""
+        most = self.options.max_query_samples
         scope = {"s": Scope(tables.SAMPLES, start=wanted.start, end=wanted.end + 1)}
         chosen, params = "SELECT series_id, ts_ms, value FROM {s}", []
-        if len(slots) <= _SIFTED and len(slots) < len(self.index):
+        if len(slots) <= _NAMED:
+            chosen += f" WHERE series_id IN ({', '.join(map(str, ids.tolist()))})"
+        elif len(slots) <= _SIFTED and len(slots) < len(self.index):
             chosen += " JOIN (SELECT unnest(CAST($1 AS BIGINT[])) AS id) AS wanted ON series_id = wanted.id"
             params = [ids.tolist()]
         rows = await self._columns.query(f"{chosen} LIMIT {most + 1}", params, scope)
@@ -143,10 +178,12 @@ class MetricStore:
         row = order[place]
         if not known.all():
             row, ts, values = row[known], ts[known], values[known]
-        return _block(list(self.index.of(slots)), row, ts, values)
+        return row, ts, values
 
     def forget_old(self) -> int:
         """Forget the series whose samples are gone; return how many."""
+        if self._recent is not None:
+            self._recent.trim(self.now_ms())
         gone = self.index.forget_before(self.now_ms() - round(self.options.max_age * 1000))
         if gone:
             for source, slots in list(self._by_source.items()):

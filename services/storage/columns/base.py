@@ -303,6 +303,11 @@ class ColumnStore(abc.ABC):
         """Wait until a row later than `after_row` may be there, or `timeout` seconds; return the last row id."""
 
     @property
+    def exclusive(self) -> bool:
+        """Whether nobody else can write to the database while it is open."""
+        return False
+
+    @property
     @abc.abstractmethod
     def stats(self) -> Mapping[str, float]:
         """Counters since the start: rows, batches, duplicates, refused, commits, queued_bytes, commit_seconds, ..."""

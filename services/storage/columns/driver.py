@@ -31,6 +31,8 @@ class Driver(abc.ABC):
     """The database. All but `reader` and `close` are called by the one thread that writes."""
 
     name: ClassVar[str]
+    # Whether nobody else can write to the database while it is open.
+    exclusive: ClassVar[bool] = False
     schemas: Mapping[str, TableSchema]
 
     @abc.abstractmethod

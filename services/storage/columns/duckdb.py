@@ -58,6 +58,7 @@ class DuckDbDriver(Driver):
     """Use in a `ThreadedStore`."""
 
     name: ClassVar[str] = "duckdb"
+    exclusive: ClassVar[bool] = True
 
     def __init__(self, path: Path, schemas: Mapping[str, TableSchema], options: Options) -> None:
         self.schemas = schemas

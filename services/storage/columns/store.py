@@ -114,6 +114,10 @@ class ThreadedStore(ColumnStore):
         return self._writing.counters.last_row
 
     @property
+    def exclusive(self) -> bool:
+        return self._driver.exclusive
+
+    @property
     def stats(self) -> Mapping[str, float]:
         writer = self._writing
         return asdict(writer.counters) | {
