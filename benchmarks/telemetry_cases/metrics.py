@@ -31,11 +31,13 @@ import psutil
 import uvloop
 
 from mesh.api.metrics import v1
+from mesh.cli.supervisor.ready import serving_all
 from services.metrics import tables
 from services.metrics.options import MetricsOptions
 from services.metrics.promql.labels import from_mapping
 from services.metrics.samples import Samples
 from services.metrics.store import MetricStore
+from services.names import TELEMETRY
 from services.storage.columns.urls import open_columns
 from tests.unit.services.metrics.promql.prometheus_server import installed, running
 
@@ -123,6 +125,7 @@ async def push(folder: Path, count: int, start: int) -> dict[str, float]:
             )
         )
     with control(folder) as (address, _, process):
+        await serving_all(address, TELEMETRY)
         async with grpc.aio.insecure_channel(address) as channel:
             stub: Any = v1.MetricsStub(channel)
             before, began = _cpu(process), time.perf_counter()
@@ -159,6 +162,7 @@ async def ranges(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     end = time.time_ns() // 1_000_000 - 5000
     series = load(end)
     with control(folder) as (address, http, _), running(folder) as prometheus:
+        await serving_all(address, TELEMETRY)
         prometheus.write(series)
         await _write(address, series)
         found: dict[str, dict[str, list[float]]] = {}
