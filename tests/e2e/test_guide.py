@@ -59,7 +59,7 @@ def test_a_newcomer_gets_through_it(tmp_path: Path) -> None:
     with running_mesh(tmp_path) as mesh:
         for default, own in ((DEFAULT_PUBLIC, mesh.public), (DEFAULT_INTERNAL, mesh.internal)):
             script = script.replace(default, own)
-        own = {
+        variables = {
             "MESH_CONTROL": mesh.internal,
             "PATH": f"{BIN}:/usr/bin:/bin",
             "PYTHONPATH": str(ROOT),
@@ -75,7 +75,7 @@ def test_a_newcomer_gets_through_it(tmp_path: Path) -> None:
             text=True,
             timeout=2 * PATIENCE,
             check=False,
-            env=environment("guide", own),
+            env=environment("guide", variables),
         )
         logs = "".join(f"{log.name}: {log.read_text()}" for log in sorted(folder.glob("*.log")))
     assert done.returncode == 0, done.stdout + logs
