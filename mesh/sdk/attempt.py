@@ -37,7 +37,8 @@ class Attempt:
     __slots__ = ("began", "code", "details", "endpoint", "failure", "inner", "limited", "permit", "work")
 
     def __init__(self, work: Work, endpoint: Endpoint, permit: int, began: float, *, limited: bool) -> None:
-        self.work = work
+        # None once it has ended.
+        self.work: Any = work
         self.endpoint = endpoint
         self.permit = permit
         self.began = began
@@ -59,7 +60,7 @@ class Attempt:
             failed = False
         elif inner.cancelled():
             endpoint.breaker.release(self.permit)
-            self.work.attempt_over(self, now)
+            self._over(now)
             return
         else:
             failed = outcome.is_failure(code)
@@ -79,7 +80,13 @@ class Attempt:
                 endpoint.latency.fail(seconds, now)
             else:
                 endpoint.latency.observe(seconds, now)
-        self.work.attempt_over(self, now)
+        self._over(now)
+
+    def _over(self, now: float) -> None:
+        work, self.work = self.work, None
+        # It does not hold on to its call, which is gone as soon as its caller has let go of it: grpc's calls hold on to
+        # themselves, and wait for the garbage collector.
+        work.attempt_over(self, now)
 
     def error(self) -> grpc.aio.AioRpcError | None:
         """Return what the caller is told in the place of grpc core's words; None where the instance has spoken."""

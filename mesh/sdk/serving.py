@@ -33,6 +33,9 @@ QUIET = ("/grpc.health.", "/grpc.reflection.")
 # To who called: it is of no use to try again what has failed further on (A6), or every hop would multiply the load.
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 
+# Deadlines come in few digits, rounded up: the caller's own ends the call so much earlier.
+ROUNDED = 0.1
+
 _log = logging.getLogger("mesh.server")
 
 
@@ -193,7 +196,7 @@ class Served:
 
     def _cancelled(self) -> None:
         deadline = self.context.deadline
-        late = deadline is not None and time.monotonic() >= deadline
+        late = deadline is not None and time.monotonic() >= deadline - ROUNDED
         self._code = outcome.DEADLINE_EXCEEDED if late else outcome.CANCELLED
 
     def _under(self) -> str:

@@ -40,7 +40,7 @@ class SpanLog:
         self._sample = options.sample
         self._slow = options.slow_seconds
         self._who = (service, instance, version)
-        self._waiting: deque[SpanRecord] = deque()
+        self._waiting: deque[SpanRecord | tuple[Any, ...]] = deque()
         self.dropped = 0
 
     def keeps(self, *, sampled: bool, code: int, seconds: float) -> bool:
@@ -66,38 +66,45 @@ class SpanLog:
         if len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
             return
+        # Nothing that the garbage collector would have to look into for as long as it waits.
+        ids = (about.trace_id, about.correlation_id, about.sampled)
+        self._waiting.append((kind, *ids, span_id, parent, method, began_ns, seconds, code, peer, message, attributes))
+
+    def _record(self, noted: tuple[Any, ...]) -> SpanRecord:
+        kind, trace_id, cid, sampled, span_id, parent, method, began_ns, seconds, code, peer, message, attributes = (
+            noted
+        )
         service, instance, version = self._who
         wrong = code in _SERVERS if kind == SERVER else has_failed(code)
         if isinstance(message, bytes):
             message = message.decode("utf-8", "replace")
-        self._waiting.append(
-            SpanRecord(
-                trace_id=about.trace_id,
-                span_id=span_id,
-                name=method,
-                start_ns=began_ns,
-                end_ns=began_ns + int(seconds * 1e9),
-                kind=kind,
-                parent_span_id=parent,
-                status=ERROR if wrong else UNSET,
-                status_message=message or "",
-                service=service,
-                instance=instance,
-                version=version,
-                scope="mesh",
-                correlation_id=about.correlation_id,
-                rpc_method=method,
-                rpc_status_code=code_name(code),
-                peer_service=peer,
-                flags=SAMPLED if about.sampled else 0,
-                attributes=attributes,
-            )
+        return SpanRecord(
+            trace_id=trace_id,
+            span_id=span_id,
+            name=method,
+            start_ns=began_ns,
+            end_ns=began_ns + int(seconds * 1e9),
+            kind=kind,
+            parent_span_id=parent,
+            status=ERROR if wrong else UNSET,
+            status_message=message or "",
+            service=service,
+            instance=instance,
+            version=version,
+            scope="mesh",
+            correlation_id=cid,
+            rpc_method=method,
+            rpc_status_code=code_name(code),
+            peer_service=peer,
+            flags=SAMPLED if sampled else 0,
+            attributes=attributes,
         )
 
     def take(self, most: int) -> list[SpanRecord]:
         """Return spans that waited, the oldest first, no more than `most`."""
         waiting = self._waiting
-        return [waiting.popleft() for _ in range(min(most, len(waiting)))]
+        noted = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+        return [one if isinstance(one, SpanRecord) else self._record(one) for one in noted]
 
     def note(self, span: SpanRecord) -> None:
         """Note a span of another kind, such as that of a message; whose it is is filled in."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -25,17 +25,13 @@ if TYPE_CHECKING:
 Pairs = tuple[tuple[str, str | bytes], ...]
 
 
-class _Headers(grpc.aio.Metadata):
+class _Headers(tuple, grpc.aio.Metadata):  # type: ignore[type-arg,misc] # what they have in common is how they iterate
     """Metadata that is only read, once: grpc's own makes a mapping of lists out of it first."""
 
+    __slots__ = ()
+
     def __init__(self, pairs: Pairs) -> None:
-        self._pairs = pairs
-
-    def __iter__(self) -> Iterator[tuple[str, str | bytes]]:
-        return iter(self._pairs)
-
-    def __len__(self) -> int:
-        return len(self._pairs)
+        """Be those pairs."""
 
 
 CORRELATION, TRACEPARENT = correlation.HEADER.decode(), tracing.TRACEPARENT.decode()
