@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
-import pytest
 
 from mesh.api.registry.v1 import (
     EXPOSURE_INTERNAL,
@@ -29,7 +27,7 @@ from services.registry.domain import Registry
 from services.registry.peers import SERVICE as CONTROL
 from services.registry.servicer import SERVICE, add_registry
 from services.storage.kv.base import Store
-from services.storage.kv.embedded import EmbeddedStore
+from tests.conformance_registry.conftest import OpenStore
 
 PATIENCE = 30.0
 
@@ -51,12 +49,6 @@ def an_instance(name: str, service: str = "orders", **fields: Any) -> Instance:
     return Instance(service=service, instance_id=name, weight=100, **wanted)
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with EmbeddedStore.open(tmp_path / "kv.db") as opened:
-        yield opened
-
-
 async def following(stub: Any, name: str) -> Any:
     call = stub.Follow()
     await call.write(FollowRequest(watch=WatchRequest(watcher=name)))
@@ -64,8 +56,11 @@ async def following(stub: Any, name: str) -> Any:
     return call
 
 
-async def test_a_drain_waits_for_the_watchers_of_all(store: Store) -> None:
-    async with control(store, "one") as (registry, one), control(store, "two") as (_, two):
+async def test_a_drain_waits_for_the_watchers_of_all(open_store: OpenStore) -> None:
+    async with (
+        control(await open_store(), "one") as (registry, one),
+        control(await open_store(), "two") as (_, two),
+    ):
         await registry.register(an_instance("a"), 60)
         near, far = await following(one, "near"), await following(two, "far")
         asked = DrainRequest(instance=InstanceName(instance_id="a"), timeout_seconds=PATIENCE)
@@ -83,8 +78,8 @@ async def test_a_drain_waits_for_the_watchers_of_all(store: Store) -> None:
         assert (last.acknowledged, list(last.waiting)) == (2, [])
 
 
-async def test_one_that_does_not_answer_is_named(store: Store) -> None:
-    async with control(store, "one") as (registry, one):
+async def test_one_that_does_not_answer_is_named(open_store: OpenStore) -> None:
+    async with control(await open_store(), "one") as (registry, one):
         await registry.register(an_instance("dead", CONTROL), 60)
         await registry.register(an_instance("a"), 60)
         drain = one.Drain(DrainRequest(instance=InstanceName(instance_id="a"), timeout_seconds=0.2))
@@ -93,8 +88,11 @@ async def test_one_that_does_not_answer_is_named(store: Store) -> None:
         assert [(waits.watcher, waits.cause) for waits in last.waiting] == [("dead", WAITING_CAUSE_CONTROL)]
 
 
-async def test_each_instance_is_checked_by_one_of_them(store: Store) -> None:
-    async with control(store, "one") as (one, _), control(store, "two") as (two, _):
+async def test_each_instance_is_checked_by_one_of_them(open_store: OpenStore) -> None:
+    async with (
+        control(await open_store(), "one") as (one, _),
+        control(await open_store(), "two") as (two, _),
+    ):
         check = HealthCheck(interval_seconds=300, timeout_seconds=1, unhealthy_threshold=3, healthy_threshold=1)
         for number in range(20):
             await one.register(an_instance(str(number), check=check), 60)
