@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import statistics
 import sys
@@ -21,6 +22,7 @@ import uvloop
 
 from benchmarks.kv_cases import fanout, memory, writes
 from benchmarks.kv_cases.drivers import drivers
+from services.control import GC_THRESHOLDS
 
 CASES = {
     "puts-1": lambda opened, quick: writes.puts(opened.store, in_flight=1, seconds=1 if quick else 3),
@@ -56,6 +58,8 @@ def main() -> int:
     parser.add_argument("--cases", default=",".join((*CASES, *WHOLE)))
     parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
     options = parser.parse_args()
+    # As in the control process.
+    gc.set_threshold(*GC_THRESHOLDS)
     wanted = options.cases.split(",")
     if unknown := set(wanted) - CASES.keys() - WHOLE.keys():
         parser.error(f"no such case: {', '.join(sorted(unknown))}")

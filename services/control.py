@@ -52,6 +52,9 @@ DATABASE = "kv.db"
 TELEMETRY_DATABASE = "telemetry.duckdb"
 # A telemetry store that is none: there are no telemetry services then.
 OFF = "off"
+# Decoding, and every write, makes records by the thousand, and they never refer to each other in circles: looking for
+# such took a quarter of the time. (No gc.freeze: DuckDB's module reports what is frozen as leaked at the end.)
+GC_THRESHOLDS = (50_000, 20, 50)
 DEFAULT_GRACE = 5.0
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - looked for, not bound
@@ -134,9 +137,7 @@ async def run_control(options: ControlOptions, process: Process) -> None:
             later = Later(host, TELEMETRY, "the telemetry store", _telemetry(options, store, registry, me, http))
             await stack.enter_async_context(later)
         addresses = {"control": await host.start(), **addresses}
-        # Decoding makes records by the thousand, and they never refer to each other in circles: looking for such took a
-        # quarter of its time. (No gc.freeze: DuckDB's module reports what is frozen as leaked when the process ends.)
-        gc.set_threshold(50_000, 20, 50)
+        gc.set_threshold(*GC_THRESHOLDS)
         try:
             metadata = {METRICS_METADATA: addresses["http"]} if "http" in addresses else {}
             metadata |= {"tls": "on"} if tls is not None else {}

@@ -1,6 +1,6 @@
-"""kill -9 of the control process, again and again, under every kind of write that registry and configuration know.
+"""kill -9 of the control process, and of the etcd below it, under every kind of write that registry and config know.
 
-6 rounds by default, for the sake of time; `MESH_KILL_ROUNDS=50` makes them 50 (some minutes). An edge follows all the
+4 rounds by default, for the sake of time; `MESH_KILL_ROUNDS=50` makes them 50 (some minutes). An edge follows all the
 while; how long after each return it had what was registered then is printed (`pytest -s`), not judged: a test may run
 on a busy machine.
 """
@@ -32,10 +32,12 @@ from mesh.api.registry.v1 import (
     ListRequest,
     UpdateRequest,
 )
-from tests.e2e.registry_harness import LATER, PATIENCE, ROOT, control_process, registry_stub, running
+from tests.conformance_kv.etcd_server import EtcdMember, running_etcd, url_of
+from tests.e2e.registry_harness import LATER, PATIENCE, ROOT, ControlProcess, control_process, registry_stub, running
+from tests.e2e.test_control_on_etcd import EtcdControl
 from tests.e2e.test_registry_crash import Follower, registration
 
-ROUNDS = int(os.environ.get("MESH_KILL_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("MESH_KILL_ROUNDS", "4"))
 WRITERS = 8
 WATCHERS = 3
 
@@ -152,14 +154,61 @@ class EdgeProcess:
         return time.monotonic() - began
 
 
+async def registered_at_last(stub: Any, instance_id: str) -> Any:
+    """Register, as clients do: again while the store is away."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                return await stub.Register(registration(instance_id, 3600), timeout=PATIENCE, wait_for_ready=True)
+            await asyncio.sleep(0.02)
+
+
+class Victims:
+    """What is killed: the control process and, where there is one, the etcd below it. Both are the same afterwards."""
+
+    def __init__(self, control: ControlProcess, member: EtcdMember | None, dice: random.Random) -> None:
+        self.control = control
+        self._member = member
+        self._dice = dice
+
+    async def kill(self) -> None:
+        """Kill one or both, and return when they serve again."""
+        control, store = True, False
+        if self._member is not None:
+            control, store = self._dice.choice(((True, False), (False, True), (True, True)))
+        if control:
+            await self.control.kill()
+        if store:
+            assert self._member is not None
+            await asyncio.to_thread(self._member.restart)
+        if control:
+            await self.control.start()
+
+
+@contextlib.asynccontextmanager
+async def victims(driver: str, folder: Path, dice: random.Random) -> AsyncIterator[Victims]:
+    if driver == "sqlite":
+        async with control_process(folder, LATER) as control:
+            yield Victims(control, None, dice)
+        return
+    with running_etcd(folder / "etcd") as (member,):
+        control = EtcdControl(folder / "data", url_of([member], "fleet"))
+        try:
+            await control.start()
+            yield Victims(control, member, dice)
+        finally:
+            await control.stop()
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "etcd"])
 @pytest.mark.timeout(120 + 8 * ROUNDS)
-async def test_nothing_acknowledged_is_lost_however_often_it_is_killed(tmp_path: Path) -> None:
+async def test_nothing_acknowledged_is_lost_however_often_it_is_killed(tmp_path: Path, driver: str) -> None:
     dice = random.Random(1)
     fleet = Fleet()
     documents, late = Documents(), list[tuple[float, float, int]]()
     async with (
-        control_process(tmp_path, LATER) as control,
-        registry_stub(control) as stub,
+        victims(driver, tmp_path, dice) as victim,
+        registry_stub(control := victim.control) as stub,
         control.channel() as channel,
         EdgeProcess.following(control.address, tmp_path / "edge") as edge,
     ):
@@ -172,19 +221,16 @@ async def test_nothing_acknowledged_is_lost_however_often_it_is_killed(tmp_path:
             async with running(*writers, documents.run(configuration)):
                 for number in range(ROUNDS):
                     await fleet.acknowledged(dice.randrange(1, 60))
-                    await control.kill()
-                    await control.start()
+                    await victim.kill()
                     began = time.monotonic()
-                    marked = await stub.Register(
-                        registration(f"m{number}", 3600), timeout=PATIENCE, wait_for_ready=True
-                    )
+                    marked = await registered_at_last(stub, f"m{number}")
                     registered = time.monotonic() - began
                     await edge.reached(marked.header.revision)
                     late.append((time.monotonic() - began, registered, number))
                 await fleet.acknowledged(1)
             # Those that were under way may still come to their end, before this one. (Its revision, not the list's: a
             # release may have made that one, and a watch tells nothing of releases.)
-            last = await stub.Register(registration("last", 3600), timeout=PATIENCE, wait_for_ready=True)
+            last = await registered_at_last(stub, "last")
             page = await stub.List(ListRequest(limit=5000), wait_for_ready=True)
             await edge.reached(last.header.revision)
             await documents.check(configuration)
@@ -212,7 +258,7 @@ async def test_nothing_acknowledged_is_lost_however_often_it_is_killed(tmp_path:
         assert len(removed) == len({instance_id for instance_id, _ in removed})
     late.sort()
     print(  # noqa: T201 - what it must show
-        f"\n{ROUNDS} kills, {len(fleet.revisions)} registry writes and {len(documents.releases)} releases "
+        f"\n{driver}: {ROUNDS} kills, {len(fleet.revisions)} registry writes and {len(documents.releases)} releases "
         f"acknowledged; the edge was up to date after p50 {late[len(late) // 2][0]:.2f} s, max {late[-1][0]:.2f} s; "
         "the slowest (with the part until a registration was acknowledged, and the round): "
         + ", ".join(f"{all_:.2f} ({part:.2f}, {number})" for all_, part, number in late[-3:])
