@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Own:
     protection: Protection
 
 
-Apply = Callable[[Document, Limits, Protection], None]
+Apply = Callable[[Document, Limits, Protection], Sequence[str]]
 
 
 class Configuration:
@@ -118,11 +118,14 @@ class Configuration:
     def _watch(self, snapshot: Snapshot | None) -> ConfigWatcher:
         return ConfigWatcher(self._target, self._subject, self._take, snapshot=snapshot, on_event=self._tell)
 
-    def _take(self, view: View, _before: View) -> None:
-        """Take a release into force, all of it or nothing; what this raises is reported as why it was rejected."""
+    def _take(self, view: View, _before: View) -> str | None:
+        """Take a release into force, all of it or nothing; what this raises is reported as why it was rejected.
+
+        Returns what of it this edge's engine cannot do: that is no reason to go without the rest.
+        """
         try:
             document = read(view.content, self._own.limits)
-            self._put(document)
+            unheeded = self._put(document)
         except Exception as error:
             _log.warning("release %d of %s is rejected: %s", view.release, APPLICATION, error)
             raise
@@ -132,19 +135,25 @@ class Configuration:
             _log.warning("the control plane is away: going on with release %d of %s", view.release, APPLICATION)
         self.document = document
         self._history = ((self._now(), view.release), *self._history[: REMEMBERED - 1])
+        if not unheeded:
+            return None
+        named = ", ".join(f"edge.{name}" for name in unheeded)
+        told = f"{named}: not in force, as the engine of this edge takes it from its own options alone, at its start"
+        _log.warning("release %d of %s: %s", view.release, APPLICATION, told)
+        return told
 
-    def _put(self, document: Document) -> None:
+    def _put(self, document: Document) -> Sequence[str]:
         try:
-            self._force(document)
+            return self._force(document)
         except Exception:
             # A defect of ours; what was in force before is in force again.
             self._force(self.document)
             raise
 
-    def _force(self, document: Document) -> None:
+    def _force(self, document: Document) -> Sequence[str]:
         own = self._own
         limits = dataclasses.replace(own.limits, **document.limits)
-        self._apply(document, limits, dataclasses.replace(own.protection, **document.protection))
+        return self._apply(document, limits, dataclasses.replace(own.protection, **document.protection))
 
     def _tell(self, sentence: str) -> None:
         if self._watcher.absent:

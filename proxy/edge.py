@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +171,14 @@ class Edge:
         self.state.update(directory, self._forget)
         self._routed.set()
 
-    def configure(self, document: Document, limits: Limits, protection: Protection) -> None:
-        """Take a release into force; calls under way go on under what they began with."""
+    def configure(self, document: Document, limits: Limits, protection: Protection) -> Sequence[str]:
+        """Take a release into force; calls under way go on under what they began with.
+
+        Returns what of the edge's own bounds the engine cannot change while it runs.
+        """
         self.state.configure(document, limits)
         self.dispatcher.limits = limits
-        self.engine.follow(limits, protection)
+        return self.engine.follow(limits, protection)
 
     async def _warm_up(self) -> None:
         """Weigh the endpoints anew while some of them warm up, and once more when they are done."""

@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
             "mesh register orders 127.0.0.1:50051",
             "mesh register orders 127.0.0.1:50051 --public --version 1.4.2",
             "mesh register orders 127.0.0.1:50051 --grpc-service shop.v1.Orders --ttl 5",
+            "mesh register orders 10.0.0.8:50051 --check --check-interval 5",
             "mesh register orders 127.0.0.1:0 -- ./orders --listen {address}",
         ),
     )(register)
@@ -69,6 +70,19 @@ def register(
         float,
         typer.Option(metavar="SECONDS", min=0, max=3600, help="How long its share of calls grows from a tenth to all."),
     ] = 0.0,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Have the control services check it as well: from where they are, by grpc.health.v1."
+        ),
+    ] = False,
+    check_interval: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=1, max=300, help="Time between two such checks; 10 s when left out."),
+    ] = None,
+    check_service: Annotated[
+        str, typer.Option(metavar="NAME", help="What these ask for; the whole server when left out.")
+    ] = "",
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Anything else to say of it; may be repeated.")
     ] = None,
@@ -88,9 +102,10 @@ def register(
     gets no calls. Ctrl-C takes it out of the mesh.
     """
     from mesh.cli.target.keeper import Keeper, RegisterOptions
-    from mesh.discovery.model import Instance
+    from mesh.discovery.model import Check, Instance
     from mesh.runtime import Process, run
 
+    asked = check or check_interval is not None or bool(check_service)
     where = parse_address(address, "HOST:PORT", port_zero=bool(command))
     options = RegisterOptions(
         control=arguments.control_address(control),
@@ -105,6 +120,7 @@ def register(
             metadata=_pairs(metadata or ()),
             grpc_services=tuple(grpc_service or ()),
             public=public,
+            check=Check(check_service, check_interval or 0.0) if asked else None,
         ),
         command=tuple(command or ()),
         ttl=ttl,

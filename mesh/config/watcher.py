@@ -29,8 +29,10 @@ FIRST_WORD = 5.0
 CALL_TIMEOUT = 5.0
 _LONGEST_ERROR = 1024
 
+# What was made of a configuration; a text is what of it could not be applied, and goes into the report with APPLIED.
+Made = Outcome | str | None
 # Called with the new configuration and the one before. What it raises rejects the new one.
-OnChange = Callable[[View, View], Outcome | Awaitable[Outcome | None] | None]
+OnChange = Callable[[View, View], Made | Awaitable[Made]]
 
 
 class ConfigWatcher:
@@ -70,6 +72,8 @@ class ConfigWatcher:
         # The last that came, whatever was made of it.
         self._received = View.EMPTY
         self._outcome, self._error = Outcome.APPLIED, ""
+        # What of `current` could not be applied.
+        self._lacking = ""
         self._reported: tuple[int, str, Outcome, str] | None = None
         self._ready = asyncio.Event()
         self._refresh = asyncio.Event()
@@ -87,7 +91,7 @@ class ConfigWatcher:
 
     @property
     def error(self) -> str:
-        """Why what came last was rejected; "" is that it was not."""
+        """Why what came last was rejected, or what of it could not be applied; "" is neither."""
         return self._error
 
     async def ready(self) -> None:
@@ -164,9 +168,9 @@ class ConfigWatcher:
         if view.checksum != self.current.checksum or view.missing != self.current.missing or not self._ready.is_set():
             self._outcome, self._error = await self._offer(view)
         else:
-            self._outcome, self._error = Outcome.APPLIED, ""
+            self._outcome, self._error = Outcome.APPLIED, self._lacking
         if self._outcome is Outcome.APPLIED:
-            self.current = view
+            self.current, self._lacking = view, self._error
             self._ready.set()
         elif not self._ready.is_set():
             await self._start_with_last()
@@ -187,6 +191,8 @@ class ConfigWatcher:
             # What is raised on purpose is a sentence already.
             what = str(error) if isinstance(error, MeshError) else f"{type(error).__name__}: {error}"
             return Outcome.REJECTED, what[:_LONGEST_ERROR]
+        if isinstance(made, str):
+            return Outcome.APPLIED, made[:_LONGEST_ERROR]
         return made or Outcome.APPLIED, ""
 
     async def _report(self, stub: ConfigAsyncStub) -> None:

@@ -51,8 +51,8 @@ class Engine(Protocol):
         """
         ...
 
-    def follow(self, limits: Limits, protection: Protection) -> None:
-        """Take other bounds into force, as far as they can change while it runs."""
+    def follow(self, limits: Limits, protection: Protection) -> Sequence[str]:
+        """Take other bounds into force; returns those that cannot change while it runs, as "protection.NAME"."""
         ...
 
     def forget(self, endpoints: Iterable[Endpoint]) -> None:

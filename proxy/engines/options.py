@@ -127,6 +127,12 @@ def without_effect(**groups: Protection | PoolOptions) -> list[str]:
     ]
 
 
+def differing(group: str, before: Protection, after: Protection) -> list[str]:
+    """Return the options that are others now, as "GROUP.NAME"."""
+    names = [field.name for field in dataclasses.fields(before)]
+    return [f"{group}.{name}" for name in names if getattr(before, name) != getattr(after, name)]
+
+
 def milliseconds(seconds: float) -> int:
     """Return a time as grpc core takes it: whole milliseconds from 1 on, the most where it is `inf`."""
     return _MOST if math.isinf(seconds) else max(1, min(_MOST, int(seconds * 1000)))

@@ -13,10 +13,13 @@ import pytest
 
 from mesh.api.config import v1
 from mesh.api.registry.v1 import EXPOSURE_PUBLIC, Instance, RegisterRequest
+from mesh.edge import EDGE_SERVICE
 from mesh.runtime import Process
 from proxy.edge import Edge, run_edge
 from proxy.engines.engine import PUBLIC
 from proxy.options import EdgeOptions
+from services.config.gray import Rule, selects
+from services.config.layers import Target
 from tests.conformance.h2_client import h2_connect
 from tests.conformance.h2_peer import HANG_SECONDS, Stream
 from tests.conformance.h2_upstream import H2Upstream, reply
@@ -39,10 +42,10 @@ async def register(control: Control, service: str, address: str) -> None:
     await control.registry.Register(RegisterRequest(instance=one, ttl_seconds=600))
 
 
-def options(engine: str, control: str, state: Path | None = None) -> EdgeOptions:
+def options(engine: str, control: str, state: Path | None = None, name: str = "e1") -> EdgeOptions:
     anywhere: Any = dict.fromkeys(("public", "internal", "admin"), "127.0.0.1:0")
     kept = str(state) if state is not None else ""
-    return EdgeOptions(control=control, engine=engine, access_log="off", instance_id="e1", state=kept, **anywhere)
+    return EdgeOptions(control=control, engine=engine, access_log="off", instance_id=name, state=kept, **anywhere)
 
 
 @contextlib.asynccontextmanager
@@ -125,6 +128,53 @@ async def test_a_gray_release_is_for_the_edges_that_have_its_labels(tmp_path: Pa
         await control.put(f"{TO_NEXT}\nservices: {{}}", "mesh.edge")
         await control.publish("mesh.edge", gray_rule=v1.GrayRule(labels={"engine": "wire"}))
         assert (await reported(control, 3, v1.APPLIED_STATE_APPLIED)).error == ""
+
+
+async def test_a_gray_release_by_percent_grows_until_it_is_everybodys(tmp_path: Path) -> None:
+    names = [f"edge-{number}" for number in range(4)]
+    shares = (25, 50, 75, 100)
+
+    def chosen(percent: float) -> set[str]:
+        rule = Rule(percent)
+        return {name for name in names if selects(rule, Target(EDGE_SERVICE, "", name), "mesh.edge/2")}
+
+    # The hash spreads many evenly, four not quite: there must be something to see at each step.
+    while len({len(chosen(share)) for share in shares}) < len(shares):
+        names = [f"{name}x" for name in names]
+    async with serving(tmp_path) as control, contextlib.AsyncExitStack() as stack:
+        for name in names:
+            await stack.enter_async_context(running(options("wire", control.address, name=name)))
+        await control.put("{}", "mesh.edge")
+        await control.publish("mesh.edge")
+        await control.put(TO_NEXT, "mesh.edge")
+        await control.publish("mesh.edge", gray_rule=v1.GrayRule(percent=shares[0]))
+        for share in shares:
+            if share > shares[0]:
+                grown = v1.PromoteRequest(application="mesh.edge", author="ann", gray_rule=v1.GrayRule(percent=share))
+                await control.config.Promote(grown)
+            async with asyncio.timeout(HANG_SECONDS):
+                while await running_release(control, 2) != chosen(share):
+                    await asyncio.sleep(0.01)
+            assert await running_release(control, 1) == set(names) - chosen(share)
+
+
+async def running_release(control: Control, release: int) -> set[str]:
+    reply = await control.config.ListApplied(v1.ListAppliedRequest(application="mesh.edge", limit=10))
+    return {one.instance for one in reply.applied if (one.release, one.state) == (release, v1.APPLIED_STATE_APPLIED)}
+
+
+@pytest.mark.parametrize("engine", ["aio", "wire"])
+async def test_bounds_that_an_engine_takes_at_its_start_alone_are_named(engine: str, tmp_path: Path) -> None:
+    bounds = "edge: {protection: {resets_per_second: 9, idle_seconds: 77}}"
+    named = "edge.protection.resets_per_second, edge.protection.idle_seconds: not in force, as the engine of this edge"
+    async with serving(tmp_path) as control, running(options(engine, control.address)):
+        applied = await publish(control, bounds)
+        assert applied.error.startswith(named) if engine == "aio" else applied.error == ""
+        # The same again under another number, and after one that is rejected.
+        await publish(control, BAD, v1.APPLIED_STATE_REJECTED)
+        again = await publish(control, bounds)
+        assert again.error == applied.error
+        assert (await publish(control, "{}")).error == ""
 
 
 async def test_an_edge_starts_with_its_last_good_release(tmp_path: Path) -> None:

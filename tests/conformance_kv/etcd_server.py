@@ -52,8 +52,9 @@ class EtcdMember:
             *("--advertise-client-urls", f"{self.scheme}://{self.client}"),
             *("--listen-peer-urls", f"http://{self.peer}", "--initial-advertise-peer-urls", f"http://{self.peer}"),
             *("--initial-cluster", self.cluster or f"{self.name}=http://{self.peer}"),
-            # With these etcd grants leases of a second. A process that is killed loses nothing without fsync either.
-            *("--heartbeat-interval", "50", "--election-timeout", "500", "--unsafe-no-fsync"),
+            # With these etcd grants leases of a second. (Not --unsafe-no-fsync: with that etcd keeps in its own memory
+            # what it has acknowledged, and a kill loses it.)
+            *("--heartbeat-interval", "50", "--election-timeout", "500"),
             *("--logger", "zap", "--log-level", "error"),
             *self.extra,
         ]

@@ -19,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from examples.shop.api.v1 import InventoryStub, ListStockRequest
-from mesh.api.registry.v1 import Exposure, Health
+from mesh.api.registry.v1 import OPINION_SOURCE_CHECK, Exposure, Health
 from tests.e2e.harness import PATIENCE, Running, RunningMesh, channel, eventually, instances, mesh, running_mesh
 
 # One mesh for all of them.
@@ -132,6 +132,27 @@ def test_health_is_followed(plain: RunningMesh, tmp_path: Path) -> None:
         becomes(plain, service, Health.HEALTH_SERVING)
         server.health.set("", NOT_SERVING)
         becomes(plain, service, Health.HEALTH_NOT_SERVING)
+
+
+def test_the_control_services_check_it_where_that_is_asked_for(plain: RunningMesh, tmp_path: Path) -> None:
+    service = service_name()
+    options = ("--check-interval", "1", "--ttl", "3600")
+    with target() as server, registering(tmp_path, plain, service, server.address, *options) as running:
+        running.next_line()
+        becomes(plain, service, Health.HEALTH_SERVING)
+        (instance,) = instances(plain.control, service).values()
+        assert instance.check.interval_seconds == 1
+        # Whoever keeps it registered hears and says nothing any more.
+        running.process.send_signal(signal.SIGSTOP)
+        try:
+            server.health.set("", NOT_SERVING)
+            becomes(plain, service, Health.HEALTH_NOT_SERVING)
+            (instance,) = instances(plain.control, service).values()
+            assert OPINION_SOURCE_CHECK in {opinion.source for opinion in instance.opinions}
+            server.health.set("", SERVING)
+            becomes(plain, service, Health.HEALTH_SERVING)
+        finally:
+            running.process.send_signal(signal.SIGCONT)
 
 
 def test_health_is_asked_for_where_it_cannot_be_watched(plain: RunningMesh, tmp_path: Path) -> None:

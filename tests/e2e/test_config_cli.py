@@ -18,7 +18,7 @@ import pytest
 from mesh.api.registry.v1 import Instance, RegisterRequest, RegistryStub
 from mesh.cli.main import main
 from services.config.keys import make_key
-from tests.e2e.harness import PATIENCE, Running, RunningMesh, channel, grpcurl, mesh
+from tests.e2e.harness import ANY_PORTS, PATIENCE, Running, RunningMesh, channel, eventually, grpcurl, mesh
 
 
 class Mesh:
@@ -94,6 +94,27 @@ def test_from_the_first_value_to_a_rollback(control: Mesh) -> None:
     assert "nothing to publish" in control.fails("publish", "shop")
     audit = json.loads(control.ok("audit", "shop", "--json"))["entries"]
     assert [entry["action"] for entry in audit][:2] == ["ACTION_ROLLBACK", "ACTION_PUBLISH"]
+
+
+def test_every_worker_of_an_edge_says_what_it_runs(control: Mesh, tmp_path: Path) -> None:
+    edge = Running.start(
+        tmp_path,
+        *("edge", "--control", control.address, "--workers", "2", "--instance-id", "pair", "--access-log", "off"),
+        *("--json", *ANY_PORTS),
+    )
+    try:
+        edge.next_line()
+        control.ok("apply", "mesh.edge", "-f", "-", text="defaults: {timeout: {default_seconds: 7}}")
+        control.ok("publish", "mesh.edge")
+
+        def rows() -> list[tuple[str, int, str]]:
+            found = json.loads(control.ok("status", "mesh.edge", "--json"))["instances"]
+            return sorted((one["instance"], int(one.get("release", 0)), one.get("state", "")) for one in found)
+
+        wanted = [(f"pair-w{number}", 1, "APPLIED_STATE_APPLIED") for number in range(2)]
+        eventually(lambda: rows() == wanted, "both workers have reported")
+    finally:
+        edge.kill()
 
 
 def test_comments_stay_and_secrets_do_not_show(control: Mesh) -> None:

@@ -18,7 +18,7 @@ from proxy.engines.aio.credentials import server_credentials
 from proxy.engines.aio.forward import Drain, Forwarder, Peers
 from proxy.engines.aio.local import LocalCalls
 from proxy.engines.engine import Listener
-from proxy.engines.options import PoolOptions, Protection, milliseconds
+from proxy.engines.options import PoolOptions, Protection, differing, milliseconds
 from proxy.upstream.endpoint import Endpoint
 
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"
@@ -70,8 +70,9 @@ class AioEngine:
             await server.start()
         return addresses
 
-    def follow(self, limits: Limits, protection: Protection) -> None:
+    def follow(self, limits: Limits, protection: Protection) -> Sequence[str]:
         """See Engine.follow. The limits of calls are the dispatcher's; grpc's core keeps what it was started with."""
+        return differing("protection", self._protection, protection)
 
     def forget(self, endpoints: Iterable[Endpoint]) -> None:
         """See Engine.forget."""

@@ -100,11 +100,12 @@ class WireEngine:
         self._sweep_timer = self.loop.call_later(_SWEEP_SECONDS, self._sweep)
         return addresses
 
-    def follow(self, limits: Limits, protection: Protection) -> None:
+    def follow(self, limits: Limits, protection: Protection) -> Sequence[str]:
         """See Engine.follow."""
         self.max_message_bytes = limits.max_message_bytes
         self.max_header_bytes = limits.max_header_bytes
         self.protection = protection
+        return ()
 
     def forget(self, endpoints: Iterable[Endpoint]) -> None:
         """See Engine.forget."""
