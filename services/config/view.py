@@ -8,7 +8,8 @@ import contextlib
 from services.config import records
 from services.config.records import App
 from services.config.repository import Known
-from services.storage.kv.base import Batch, CompactedError, KeyValue, StorageError, Store
+from services.storage.kv.base import Batch, KeyValue, Store
+from services.storage.kv.following import follow
 
 
 class View:
@@ -26,13 +27,15 @@ class View:
 
     async def __aenter__(self) -> View:
         await self._load()
-        self._task = asyncio.create_task(self._follow())
+        self._task = asyncio.create_task(
+            follow(self._store, records.APPS, lambda: self.revision, self._apply, self._load)
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, StorageError):
+        with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
     def moved(self, name: str) -> asyncio.Event:
@@ -51,15 +54,6 @@ class View:
             self._put(kv)
         self.revision = reply.header.revision
         self._wake(set(self._moved))
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                async with contextlib.aclosing(self._store.watch(records.APPS, self.revision + 1)) as changes:
-                    async for batch in changes:
-                        self._apply(batch)
-            except CompactedError:
-                await self._load()
 
     def _apply(self, batch: Batch) -> None:
         for event in batch.events:

@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 
 from services.metrics.alerts.states import Acknowledged, Active, State
 from services.metrics.promql.labels import Labels, from_mapping
-from services.storage.kv.base import CompactedError, Delete, Operation, Put, StorageError, Store
+from services.storage.kv.base import Batch, Delete, Operation, Put, Store
+from services.storage.kv.following import follow
 
 PREFIX = "metrics/"
 RULES = PREFIX + "rules/"
 ALERTS = PREFIX + "alerts/"
 SILENCES = PREFIX + "silences/"
 
-RETRY_SECONDS = 1.0
 # Operations of one transaction.
 _BATCH = 100
 
@@ -123,13 +123,13 @@ class Records:
 
     async def __aenter__(self) -> Records:
         await self._load()
-        self._task = asyncio.create_task(self._follow())
+        self._task = asyncio.create_task(follow(self._store, PREFIX, lambda: self._revision, self._apply, self._load))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, StorageError):
+        with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
     def under(self, prefix: str) -> Mapping[str, bytes]:
@@ -159,22 +159,14 @@ class Records:
         self._revision = reply.header.revision
         self._wake()
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                async with contextlib.aclosing(self._store.watch(PREFIX, self._revision + 1)) as batches:
-                    async for batch in batches:
-                        for event in batch.events:
-                            if event.kv is None:
-                                self.values.pop(event.key, None)
-                            else:
-                                self.values[event.key] = event.kv.value
-                        self._revision = batch.revision
-                        self._wake()
-            except CompactedError:
-                await self._load()
-            except StorageError:
-                await asyncio.sleep(RETRY_SECONDS)
+    def _apply(self, batch: Batch) -> None:
+        for event in batch.events:
+            if event.kv is None:
+                self.values.pop(event.key, None)
+            else:
+                self.values[event.key] = event.kv.value
+        self._revision = batch.revision
+        self._wake()
 
     def _wake(self) -> None:
         self.changed.set()
