@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ MAX_LINKS = 128
 # Characters of a status' message, and of one event's or link's attributes.
 MAX_MESSAGE = 4096
 MAX_ATTRIBUTES = 8192
+# Of all events, or all links, of one span: the sink takes 1 MiB of them, and a character has up to 4 bytes.
+MAX_CHARACTERS = (1 << 18) - 2
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -83,6 +85,8 @@ class SpanRecord:
 
 def to_span_batch(spans: Sequence[SpanRecord]) -> SpanBatch:
     """Return the spans as the columns that the sink takes. Texts that repeat are written once."""
+    events = [_fitting(map(_event, span.events[:MAX_EVENTS])) for span in spans]
+    links = [_fitting(map(_link, span.links[:MAX_LINKS])) for span in spans]
     return SpanBatch(
         start_ns=[span.start_ns for span in spans],
         end_ns=[span.end_ns for span in spans],
@@ -104,10 +108,11 @@ def to_span_batch(spans: Sequence[SpanRecord]) -> SpanBatch:
         trace_state=column([span.trace_state for span in spans]),
         flags=[span.flags for span in spans],
         attributes=column(_attribute_texts(spans)),
-        events=column([events_text(span.events[:MAX_EVENTS]) for span in spans]),
-        links=column([_links_text(span.links[:MAX_LINKS]) for span in spans]),
+        events=column([_array(kept) for kept in events]),
+        links=column([_array(kept) for kept in links]),
         dropped=[
-            span.dropped + max(0, len(span.events) - MAX_EVENTS) + max(0, len(span.links) - MAX_LINKS) for span in spans
+            span.dropped + len(span.events) - len(own_events) + len(span.links) - len(own_links)
+            for span, own_events, own_links in zip(spans, events, links, strict=True)
         ],
     )
 
@@ -125,25 +130,34 @@ def _attribute_texts(spans: Sequence[SpanRecord]) -> list[str]:
 
 
 def events_text(events: Sequence[SpanEvent]) -> str:
-    """Return events as a JSON array; "" for none."""
-    if not events:
-        return ""
-    inside = ",".join(
-        f'{{"ts_ns":{event.ts_ns},"name":{_quoted(event.name)},"attributes":{_attributes(event.attributes)}}}'
-        for event in events
-    )
-    return f"[{inside}]"
+    """Return events as a JSON array, as many as fit; "" for none."""
+    return _array(_fitting(map(_event, events)))
 
 
-def _links_text(links: Sequence[SpanLink]) -> str:
-    if not links:
-        return ""
-    inside = ",".join(
+def _event(event: SpanEvent) -> str:
+    return f'{{"ts_ns":{event.ts_ns},"name":{_quoted(event.name)},"attributes":{_attributes(event.attributes)}}}'
+
+
+def _link(link: SpanLink) -> str:
+    return (
         f'{{"trace_id":{_quoted(link.trace_id)},"span_id":{_quoted(link.span_id)},'
         f'"trace_state":{_quoted(link.trace_state)},"attributes":{_attributes(link.attributes)}}}'
-        for link in links
     )
-    return f"[{inside}]"
+
+
+def _fitting(texts: Iterable[str]) -> list[str]:
+    """Return the first of the texts, as many as the sink takes of one span."""
+    found, room = [], MAX_CHARACTERS
+    for text in texts:
+        room -= len(text) + 1
+        if room < 0:
+            break
+        found.append(text)
+    return found
+
+
+def _array(texts: Sequence[str]) -> str:
+    return f"[{','.join(texts)}]" if texts else ""
 
 
 def _attributes(attributes: Mapping[str, Any]) -> str:
@@ -152,4 +166,4 @@ def _attributes(attributes: Mapping[str, Any]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return encode_basestring(safe(text))
+    return encode_basestring(safe(text[:MAX_MESSAGE]))

@@ -13,7 +13,7 @@ import mesh
 from mesh import tracing
 from mesh.api.logsink.v1 import TextColumn
 from mesh.api.tracesink.v1 import SpanBatch
-from mesh.edge import EDGE_SERVICE
+from mesh.edge import CONTROL_SERVICE, EDGE_SERVICE
 from mesh.resilience.breaker import BreakerState, state_of
 from mesh.resilience.outcome import code_name, has_server_failed
 from mesh.telemetry.record import column
@@ -27,6 +27,8 @@ SCOPE = "mesh.edge"
 # Characters of a name that a client made up.
 MAX_NAME = 256
 
+_MESH = frozenset((EDGE_SERVICE, CONTROL_SERVICE))
+
 # Gets calls with when they ended.
 Ended = Sequence[tuple[int, Call]]
 
@@ -34,20 +36,21 @@ Ended = Sequence[tuple[int, Call]]
 def kept(records: Ended, sampler: Sampler) -> list[tuple[int, Call]]:
     """Return the calls whose spans are kept: the sampled ones, and those that failed or were slow.
 
-    What the edge says of itself (health, reflection, its admin interface) is kept only where it goes wrong.
+    Of calls to the mesh itself (its edges' health and reflection, its control services) only those that failed, and
+    those that came with a trace: nobody looks for `mesh traces` among the traces.
     """
     return [(ended_ns, call) for ended_ns, call in records if _keeps(call, sampler)]
 
 
 def _keeps(call: Call, sampler: Sampler) -> bool:
     traceparent = getattr(call, "traceparent", b"")  # not set where the call ended before it was looked at
-    if not traceparent or (call.route is not None and call.route.is_local):
-        return bool(traceparent) and has_failed(call.status)
-    return sampler.keeps(
-        sampled=tracing.is_sampled(traceparent),
-        failed=has_failed(call.status),
-        duration_ns=(call.ended_at - call.started_at) * 1e9,
-    )
+    if not traceparent:
+        return False
+    failed = has_failed(call.status)
+    if call.route is not None and call.route.service in _MESH and not call.traceparent_in:
+        return failed
+    duration = (call.ended_at - call.started_at) * 1e9
+    return sampler.keeps(sampled=tracing.is_sampled(traceparent), failed=failed, duration_ns=duration)
 
 
 def span_batch(records: Ended, instance_id: str, release_at: Callable[[float], int]) -> SpanBatch:

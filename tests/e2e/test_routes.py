@@ -48,6 +48,21 @@ def applied(mesh: RunningMesh, release: int) -> Any:
     return eventually(look, f"release {release} at the edge")
 
 
+def explained(mesh: RunningMesh, cid: str) -> tuple[str, str, str, int]:
+    """Place an order; return what `mesh explain` says of the way to orders: route, name, why, release."""
+    order = json.dumps({"sku": "tea", "quantity": 1, "order_id": cid})
+    done = grpcurl("-H", f"x-correlation-id: {cid}", "-d", order, mesh.public, "shop.v1.Storefront/PlaceOrder")
+    assert done.returncode == 0, done.stderr
+
+    def look() -> Any:
+        shown = mesh.mesh("explain", cid, "--json")
+        hops = json.loads(shown.stdout)["edge"] if shown.returncode == 0 else []
+        return next((hop for hop in hops if hop["service"] == "orders" and hop["release"] is not None), None)
+
+    hop = eventually(look, "the story of an order")
+    return hop["route"], hop["route_name"], hop["matched"], hop["release"]
+
+
 @pytest.mark.timeout(240)
 def test_a_canary_is_applied_moves_calls_and_is_rolled_back(tmp_path: Path) -> None:
     file = tmp_path / "canary.yaml"
@@ -58,6 +73,7 @@ def test_a_canary_is_applied_moves_calls_and_is_rolled_back(tmp_path: Path) -> N
         ok(mesh, "config", "apply", "mesh.edge", "-f", str(file))
         ok(mesh, "config", "publish", "mesh.edge", "-m", "a canary")
         assert applied(mesh, 1)["state"] == "APPLIED_STATE_APPLIED"
+        assert explained(mesh, "order-with-a-canary") == ("routes[0]", "canary", "the method is shop.v1.Orders/*", 1)
         assert place(mesh, 10) == {"orders-1": 9, "orders-2": 1}
         shown = [line.split() for line in ok(mesh, "routes", "shop.v1.Orders").splitlines()]
         assert [line[2] for line in shown if line and line[0] == "internal"] == ["canary", "canary"]

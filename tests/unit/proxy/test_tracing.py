@@ -186,11 +186,14 @@ def test_a_call_that_its_caller_gave_up_is_no_failure() -> None:
     assert rig.spans(call) == []
 
 
-def test_what_the_edge_says_of_itself_is_kept_only_where_it_goes_wrong() -> None:
+def test_what_the_edge_says_of_itself_is_kept_only_where_it_goes_wrong_or_is_asked_for() -> None:
     rig = Rig()
     call = rig.begin(method=b"/grpc.health.v1.Health/Check")
     call.finish(0)
     assert rig.spans(call) == []
+    asked = rig.begin((b"traceparent", SAMPLED), method=b"/grpc.health.v1.Health/Check")
+    asked.finish(0)
+    assert len(rig.spans(asked)) == 1
     wrong = rig.begin(method=b"/grpc.health.v1.Health/Check")
     wrong.finish(outcome.INTERNAL)
     (span,) = rig.spans(wrong)

@@ -75,6 +75,7 @@ def test_texts_that_repeat_are_written_once() -> None:
 
 
 def test_what_no_encoding_has_and_what_is_too_much_does_no_harm() -> None:
+    fits = 32  # of these events in a quarter of a million characters
     much = SpanRecord(
         TRACE,
         "a" * 16,
@@ -82,16 +83,20 @@ def test_what_no_encoding_has_and_what_is_too_much_does_no_harm() -> None:
         1,
         2,
         status_message="x" * 10_000,
-        events=[SpanEvent(n, "half \ud800", {"text": "y" * 10_000}) for n in range(spans.MAX_EVENTS + 5)],
+        events=[SpanEvent(n, "half \ud800", {"text": "y" * (8_000 if n else 10_000)}) for n in range(200)],
         links=[SpanLink(TRACE, "b" * 16)] * (spans.MAX_LINKS + 1),
         dropped=1,
     )
     batch = batch_of([much])
     assert len(batch.status_message.values[0]) == spans.MAX_MESSAGE
     events = json.loads(batch.events.values[0])
-    assert (len(events), events[0]["attributes"]) == (spans.MAX_EVENTS, {"mesh.cut_characters": 10_011})
+    assert events[0]["attributes"] == {"mesh.cut_characters": 10_011}
+    assert len(events) == fits + 1
+    assert len(batch.events.values[0].encode()) <= 1 << 20
     assert len(json.loads(batch.links.values[0])) == spans.MAX_LINKS
-    assert list(batch.dropped) == [7]
+    assert list(batch.dropped) == [1 + 200 - len(events) + 1]
+    many = SpanRecord(TRACE, "a" * 16, "small", 1, 2, events=[SpanEvent(1, "e")] * (spans.MAX_EVENTS + 5))
+    assert list(batch_of([many]).dropped) == [5]
 
 
 def test_failures_and_slow_calls_are_kept_whatever_was_decided_at_the_begin() -> None:
