@@ -25,9 +25,9 @@ class BreakerState(enum.IntEnum):
 _STEP = 4
 
 
-def state_of(permit: int) -> BreakerState:
-    """Return the state of the breaker that gave a permit, as it was then; a permit is not 0."""
-    return BreakerState(permit % _STEP)
+def state_of(permit: int) -> int:
+    """Return the number of the state, as it was then, of the breaker that gave a permit; a permit is not 0."""
+    return permit % _STEP
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from mesh import tracing
 from mesh.api.logsink.v1 import TextColumn
 from mesh.api.tracesink.v1 import SpanBatch
 from mesh.edge import CONTROL_SERVICE, EDGE_SERVICE
-from mesh.resilience.breaker import BreakerState, state_of
+from mesh.resilience.breaker import state_of
 from mesh.resilience.outcome import code_name, has_server_failed
 from mesh.telemetry.record import column
 from mesh.telemetry.sampling import Sampler, has_failed
@@ -56,14 +56,14 @@ def _keeps(call: Call, sampler: Sampler) -> bool:
 def span_batch(records: Ended, instance_id: str, release_at: Callable[[float], int]) -> SpanBatch:
     """Return a span for each call, which was traced; `release_at` knows the release of a time of the calls' clock."""
     parents = [call.traceparent.decode() for _, call in records]
-    names = [_name(call.method) for _, call in records]
+    names = column([_name(call.method) for _, call in records])
     return SpanBatch(
         start_ns=[ended_ns - round((call.ended_at - call.started_at) * 1e9) for ended_ns, call in records],
         end_ns=[ended_ns for ended_ns, _ in records],
         trace_id=TextColumn(values=[one[3:35] for one in parents]),
         span_id=TextColumn(values=[one[36:52] for one in parents]),
-        parent_span_id=column([call.traceparent_in[36:52].decode() for _, call in records]),
-        name=column(names),
+        parent_span_id=TextColumn(values=[call.traceparent_in[36:52].decode() for _, call in records]),
+        name=names,
         kind=[SERVER] * len(records),
         status=[ERROR if has_server_failed(call.status) else UNSET for _, call in records],
         status_message=column([call.message[:MAX_MESSAGE] for _, call in records]),
@@ -72,7 +72,7 @@ def span_batch(records: Ended, instance_id: str, release_at: Callable[[float], i
         version=TextColumn(values=(mesh.__version__,)),
         scope=TextColumn(values=(SCOPE,)),
         correlation_id=TextColumn(values=[call.correlation_id.decode() for _, call in records]),
-        rpc_method=column(names),
+        rpc_method=names,
         rpc_status_code=column([code_name(call.status) for _, call in records]),
         peer_service=column([call.route.service if call.route is not None else "" for _, call in records]),
         flags=[int(tracing.is_sampled(call.traceparent)) for _, call in records],
@@ -109,11 +109,8 @@ def attributes(call: Call, release: int) -> str:
     return text + "}"
 
 
-_STATES = {
-    BreakerState.CLOSED: "closed",
-    BreakerState.HALF_OPEN: "half-open",
-    BreakerState.OPEN: "open",
-}
+# By the numbers of `BreakerState`.
+_STATES = ("closed", "half-open", "open")
 
 
 def _route(route: MethodRoute) -> str:

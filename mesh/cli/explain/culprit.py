@@ -80,11 +80,11 @@ def culprit(spans: Sequence[Span], records: Sequence[LogRecord], hops: Sequence[
 
 def _of_span(spans: Sequence[Span], above: Sequence[int], place: int) -> Culprit:
     span = spans[place]
-    alone = place not in above
+    silent = _silent(spans, above)[place]
     if is_edge(span):
-        return _of_hop(from_span(span), told=not alone)
+        return _of_hop(from_span(span), told=not silent)
     answer = _answer(span.rpc_status_code, _exception(span) or span.status_message)
-    if span.kind == trees.CLIENT and span.peer_service and alone:
+    if span.kind == trees.CLIENT and span.peer_service and silent:
         said = (
             f"{_who(span)} called {span.name} of {span.peer_service}, {answer}; {span.peer_service} sent no span of it"
         )
@@ -140,8 +140,9 @@ def _slowest(spans: Sequence[Span], above: Sequence[int]) -> Culprit:
     trace = [span for place, span in enumerate(spans) if _top(above, place) == longest]
     inside = trees.parents(trace)
     total, times, places = 0, defaultdict[_Who, int](int), dict[_Who, int]()
+    blamed = [_blamed(*one) for one in zip(trace, _silent(trace, inside), strict=True)]
     for place, start_ns, end_ns in critical_path(trace, inside):
-        key = _blamed(trace[place], alone=place not in inside)
+        key = blamed[place]
         total += end_ns - start_ns
         times[key] += end_ns - start_ns
         places.setdefault(key, place)
@@ -151,7 +152,7 @@ def _slowest(spans: Sequence[Span], above: Sequence[int]) -> Culprit:
     key = max(times, key=lambda one: times[one])
     service, instance, name = key
     spent, span = times[key], trace[places[key]]
-    count = sum(_blamed(one, alone=place not in inside) == key for place, one in enumerate(trace))
+    count = blamed.count(key)
     often = f" in {count} calls" if count > 1 else ""
     share = f"{100 * spent / total:.0f} %" if total else "all"
     said = (
@@ -175,9 +176,21 @@ def _slow_hop(hop: Hop, hops: Sequence[Hop], whole_ms: float) -> Culprit:
     return Culprit(SLOW, hop.service or EDGE_SERVICE, hop.instance, hop.span_id, said)
 
 
-def _blamed(span: Span, *, alone: bool) -> _Who:
-    """Return whose time a span's is. Where there is none below it, that is the called one's, if it is a call to one."""
-    if alone and span.peer_service and (is_edge(span) or span.kind == trees.CLIENT):
+def _silent(spans: Sequence[Span], above: Sequence[int]) -> list[bool]:
+    """Tell of each span whether nobody else tells of what it called: below an edge's, no span of the called service."""
+    below: list[set[str]] = [set() for _ in spans]
+    for span, parent in zip(spans, above, strict=True):
+        if parent >= 0:
+            below[parent].add(span.service)
+    return [
+        span.peer_service not in services if is_edge(span) else not services
+        for span, services in zip(spans, below, strict=True)
+    ]
+
+
+def _blamed(span: Span, silent: bool) -> _Who:
+    """Return whose time a span's own is: that of who was called, where nobody else tells of it."""
+    if silent and span.peer_service and (is_edge(span) or span.kind == trees.CLIENT):
         return span.peer_service, from_span(span).instance if is_edge(span) else "", span.name
     return span.service, span.instance, span.name
 

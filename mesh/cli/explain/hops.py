@@ -9,7 +9,7 @@ from typing import Any
 
 from mesh.api.logsink.v1 import LogRecord
 from mesh.api.tracesink.v1 import Span
-from mesh.edge import EDGE_SERVICE
+from mesh.edge import CONTROL_SERVICE, EDGE_SERVICE
 
 ACCESS = "access"
 ATTEMPT = "attempt failed"
@@ -74,6 +74,8 @@ def hops(spans: Iterable[Span], records: Iterable[LogRecord]) -> list[Hop]:
         for record in records
         if is_access(record) and not (record.span_id and (record.trace_id, record.span_id) in told)
     ]
+    # grpcurl asks for reflection before it calls, under the same id: that is not of the story.
+    found = [hop for hop in found if hop.has_failed or hop.service not in (EDGE_SERVICE, CONTROL_SERVICE)] or found
     return sorted(found, key=lambda hop: (hop.start_ns, -hop.duration_ms))
 
 

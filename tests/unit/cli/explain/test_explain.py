@@ -179,6 +179,18 @@ def test_when_nothing_failed_it_says_where_the_time_went() -> None:
     assert found([], records).why == "stock-1 took 80 ms of 100 ms for a.Stock/Take itself"
 
 
+def test_the_time_between_calls_onward_is_that_of_who_makes_them_though_only_edges_tell() -> None:
+    spans = [edge("orders a.Orders/Place", 0, 100, 1), edge("stock a.Stock/Take", 80, 90, 2, 1)]
+    assert found(spans).why == "orders-1 took 90 ms of 100 ms (90 %) in a.Orders/Place itself"
+
+
+def test_what_the_edge_answers_itself_is_of_no_story_but_its_own() -> None:
+    reflection = access(5, method="/grpc.reflection.v1.ServerReflection/Info", service="mesh-edge", instance=None)
+    call = access(20, method="/a.B/C", service="orders", instance="orders-1")
+    assert [hop.method for hop in hops([], [reflection, call])] == ["a.B/C"]
+    assert len(hops([], [reflection])) == 1
+
+
 def test_many_calls_of_one_kind_are_added_up() -> None:
     spans = [span("orders a.Orders/Place", 0, 100, 1)]
     spans += [span("stock a.Stock/Look", 10 * n, 10 * n + 8, n + 2, 1) for n in range(10)]
