@@ -26,7 +26,10 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # Notice a peer that died without a word while it owes an answer. Plain servers take more than one ping in five
     # minutes for abuse, and close the connection.
     ("grpc.keepalive_time_ms", 310_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    # Also how long the kernel waits for a peer to acknowledge bytes before it ends the connection (TCP_USER_TIMEOUT).
+    # Where packets vanish and many calls were sent, they end no sooner than that, whatever their deadlines
+    # (docs/decisions.md). A peer that hangs is another matter: its kernel acknowledges.
+    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.max_receive_message_length", 16 << 20),
 )
 
