@@ -35,8 +35,11 @@ class Child:
         output: int | None = None,
         pass_fds: Iterable[int] = (),
         folder: Path | None = None,
+        module: str = "mesh.cli",
     ) -> Child:
         """Start `mesh` with `arguments`; `output` takes what it prints, None is where this process prints.
+
+        Another `module` must take the options that follow the first argument as the parts of `mesh` do.
 
         Raises:
             OSError: there is no process to be had.
@@ -46,7 +49,7 @@ class Child:
         read_end, write_end = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "mesh.cli", command),
+                *(sys.executable, "-m", module, command),
                 *("--ready-fd", str(write_end), "--lifeline-fd", str(lifeline)),
                 *rest,
                 stdin=asyncio.subprocess.DEVNULL,

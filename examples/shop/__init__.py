@@ -1,1 +1,1 @@
-"""A shop of four plain grpc.aio services: they know nothing of the mesh but one address to send their calls to."""
+"""A shop of four services: each joins the mesh in five lines, and calls the others by their names."""

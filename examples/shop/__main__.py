@@ -1,10 +1,9 @@
-"""Run one service of the shop: `python -m examples.shop SERVICE --listen HOST:PORT --edge HOST:PORT`."""
+"""Run one service of the shop: `python -m examples.shop SERVICE`, in the mesh that MESH_CONTROL names."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
+import logging
 import sys
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+import mesh
 from examples.shop.api.v1 import (
     add_FaultsServicer_to_server,
     add_InventoryServicer_to_server,
@@ -19,75 +19,88 @@ from examples.shop.api.v1 import (
     add_PaymentsServicer_to_server,
     add_StorefrontServicer_to_server,
 )
-from examples.shop.interceptors import Faults
+from examples.shop.faults import Faults
 from examples.shop.inventory import Inventory
 from examples.shop.orders import Orders
 from examples.shop.payments import Payments
 from examples.shop.storefront import Storefront
+from mesh.options import default_control
+from mesh.runtime import Process, run
 
-GRPC_SERVICES = {
-    "storefront": "shop.v1.Storefront",
-    "orders": "shop.v1.Orders",
-    "payments": "shop.v1.Payments",
-    "inventory": "shop.v1.Inventory",
+# What each service adds to its part in the mesh.
+SERVICES: dict[str, Callable[[mesh.Mesh], None]] = {
+    "storefront": lambda m: m.add(add_StorefrontServicer_to_server, Storefront(m)),
+    "orders": lambda m: m.add(add_OrdersServicer_to_server, Orders(m)),
+    "payments": lambda m: m.add(add_PaymentsServicer_to_server, Payments()),
+    "inventory": lambda m: m.add(add_InventoryServicer_to_server, Inventory()),
 }
-DRAIN_SECONDS = 5.0
+PUBLIC = "storefront"
 
 
-def add_service(service: str, name: str, server: grpc.aio.Server, mesh: grpc.aio.Channel) -> None:
-    """Add the servicer of `service`, which calls others through `mesh` and calls itself `name`, to `server`."""
-    adders: dict[str, Callable[[], None]] = {
-        "storefront": lambda: add_StorefrontServicer_to_server(Storefront(mesh), server),
-        "orders": lambda: add_OrdersServicer_to_server(Orders(name, mesh), server),
-        "payments": lambda: add_PaymentsServicer_to_server(Payments(), server),
-        "inventory": lambda: add_InventoryServicer_to_server(Inventory(), server),
-    }
-    adders[service]()
-
-
-async def serve(service: str, name: str, listen: str, edge: str) -> int:
-    """Serve `service` until SIGTERM or SIGINT; returns the exit code."""
+async def join(options: argparse.Namespace, process: Process) -> None:
+    """Be a service of the mesh until SIGTERM or SIGINT."""
+    service, name = options.service, options.name or options.service
     faults = Faults(name)
-    # A port that another process has is an error here, not a port to share with it.
-    server = grpc.aio.server(interceptors=(faults,), options=(("grpc.so_reuseport", 0),))
-    async with grpc.aio.insecure_channel(edge) as mesh:
-        add_service(service, name, server, mesh)
-        add_FaultsServicer_to_server(faults, server)
-        status = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(status, server)
-        served = (GRPC_SERVICES[service], "shop.v1.Faults")
-        reflection.enable_server_reflection((*served, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        for grpc_service in ("", *served):
-            await status.set(grpc_service, health_pb2.HealthCheckResponse.SERVING)
-        try:
-            port = server.add_insecure_port(listen)
-        except RuntimeError:
-            print(f"shop: {name} cannot listen on {listen}: is the port in use?", file=sys.stderr)
-            return 1
-        await server.start()
-        print(f"{name} listens on {listen.rpartition(':')[0]}:{port}", flush=True)
+    async with mesh.join(
+        service,
+        exposure="public" if service == PUBLIC else "internal",
+        instance_id=name,
+        version=options.version,
+        listen=options.listen,
+        control=options.control,
+        interceptors=(faults,),
+        grace_seconds=options.grace,
+    ) as m:
+        SERVICES[service](m)
+        # For the one who calls an instance, not for the mesh to route.
+        m.add(add_FaultsServicer_to_server, faults, announced=False)
+        # `await m.serve()` is all of this for a service whose supervisor does not ask where it listens.
+        await m.start()
+        await m.registered()
+        print(f"{name} listens on {m.address}", flush=True)
+        process.ready({"endpoint": m.address})
+        await process.stop.wait()
 
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await stop.wait()
-        await status.enter_graceful_shutdown()
-        await server.stop(DRAIN_SECONDS)
-    return 0
+
+async def alone(options: argparse.Namespace, process: Process) -> None:
+    """Serve the inventory as a plain grpc.aio server that has never heard of a mesh: for `mesh register`."""
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    add_InventoryServicer_to_server(Inventory(), server)
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    names = ("shop.v1.Inventory", health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    for grpc_service in ("", names[0]):
+        await status.set(grpc_service, health_pb2.HealthCheckResponse.SERVING)
+    port = server.add_insecure_port(options.listen)
+    await server.start()
+    print(f"{options.service} listens on {options.listen.rpartition(':')[0]}:{port}", flush=True)
+    await process.stop.wait()
+    await status.enter_graceful_shutdown()
+    await server.stop(options.grace)
 
 
 def main() -> int:
     """Run the command line; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m examples.shop", description=__doc__)
-    parser.add_argument("service", choices=sorted(GRPC_SERVICES))
+    parser.add_argument("service", choices=sorted(SERVICES))
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="default: any free port")
-    parser.add_argument(
-        "--edge", default="127.0.0.1:7711", metavar="HOST:PORT", help="where its calls to other services go"
-    )
+    parser.add_argument("--control", default=default_control(), metavar="HOST:PORT", help="default: MESH_CONTROL")
     parser.add_argument("--name", help="what this process calls itself; default: the service's name")
+    parser.add_argument("--version", default="1.0.0", help="what runs; default: 1.0.0")
+    parser.add_argument("--grace", type=float, default=5.0, help="seconds for calls under way when it ends; default: 5")
+    parser.add_argument("--alone", action="store_true", help="inventory only: a plain gRPC server, outside of the mesh")
+    # Given by `mesh up`.
+    parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--lifeline-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--debug", action="store_true", help="show traces of errors")
     options = parser.parse_args()
-    return asyncio.run(serve(options.service, options.name or options.service, options.listen, options.edge))
+    if options.alone and options.service != "inventory":
+        parser.error("only the inventory can do without the others")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # A new line of its own for each lease and call is for the log of the mesh.
+    body = alone if options.alone else join
+    return run(lambda process: body(options, process), Process(options.ready_fd, options.lifeline_fd, options.debug))
 
 
 if __name__ == "__main__":

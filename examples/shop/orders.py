@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+import mesh
 from examples.shop.api.v1 import (
     ChargeRequest,
     CreateOrderRequest,
@@ -20,7 +21,6 @@ from examples.shop.api.v1 import (
     ReleaseRequest,
     ReserveRequest,
 )
-from examples.shop.onward import onward
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -28,29 +28,28 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Orders(OrdersServicer):
     """Keeps nothing, so that any instance answers for any order."""
 
-    def __init__(self, name: str, mesh: grpc.aio.Channel) -> None:
-        self._name = name
-        self._inventory = InventoryStub(mesh)
-        self._payments = PaymentsStub(mesh)
+    def __init__(self, m: mesh.Mesh) -> None:
+        self._name = m.instance_id
+        self._inventory = InventoryStub(m.channel("inventory"))
+        self._payments = PaymentsStub(m.channel("payments"))
 
     async def CreateOrder(self, request: CreateOrderRequest, context: Context) -> CreateOrderResponse:
         order = request.order_id
         reserved = await self._inventory.Reserve(
-            ReserveRequest(order_id=order, sku=request.sku, quantity=request.quantity), **onward(context)
+            ReserveRequest(order_id=order, sku=request.sku, quantity=request.quantity)
         )
         total = reserved.price_cents * request.quantity
         try:
-            paid = await self._payments.Charge(ChargeRequest(order_id=order, amount_cents=total), **onward(context))
+            paid = await self._payments.Charge(ChargeRequest(order_id=order, amount_cents=total))
         except grpc.aio.AioRpcError as error:
             # The caller's deadline may be what ended the charge: giving back must not fail with it.
-            await self._inventory.Release(
-                ReleaseRequest(order_id=order), metadata=onward(context)["metadata"], timeout=2.0
-            )
+            with mesh.without_deadline():
+                await self._inventory.Release(ReleaseRequest(order_id=order), timeout=2.0)
             # ABORTED, not the code it got: orders is well, and no breaker may open on it for the payment's trouble.
             await context.abort(grpc.StatusCode.ABORTED, f"nothing was ordered, the payment failed: {error.details()}")
         return CreateOrderResponse(order_id=order, total_cents=total, payment_id=paid.payment_id, taken_by=self._name)
 
     async def FollowOrder(self, request: FollowOrderRequest, context: Context) -> AsyncIterator[FollowOrderResponse]:
-        shipment = self._inventory.FollowShipment(FollowShipmentRequest(order_id=request.order_id), **onward(context))
+        shipment = self._inventory.FollowShipment(FollowShipmentRequest(order_id=request.order_id))
         async for step in shipment:
             yield FollowOrderResponse(order_id=step.order_id, stage=step.stage)

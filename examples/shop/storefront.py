@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+import mesh
 from examples.shop.api.v1 import (
     ChatRequest,
     ChatResponse,
@@ -25,20 +26,19 @@ from examples.shop.api.v1 import (
     WatchOrderRequest,
     WatchOrderResponse,
 )
-from examples.shop.onward import onward
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Storefront(StorefrontServicer):
-    """Asks orders and inventory, through the mesh."""
+    """Asks orders and inventory."""
 
-    def __init__(self, mesh: grpc.aio.Channel) -> None:
-        self._orders = OrdersStub(mesh)
-        self._inventory = InventoryStub(mesh)
+    def __init__(self, m: mesh.Mesh) -> None:
+        self._orders = OrdersStub(m.channel("orders"))
+        self._inventory = InventoryStub(m.channel("inventory"))
 
     async def ListProducts(self, request: ListProductsRequest, context: Context) -> ListProductsResponse:
-        return ListProductsResponse(products=await self._products(context))
+        return ListProductsResponse(products=await self._products())
 
     async def PlaceOrder(self, request: PlaceOrderRequest, context: Context) -> PlaceOrderResponse:
         order = await self._orders.CreateOrder(
@@ -46,8 +46,7 @@ class Storefront(StorefrontServicer):
                 order_id=request.order_id or f"order-{uuid.uuid4().hex[:8]}",
                 sku=request.sku,
                 quantity=request.quantity or 1,
-            ),
-            **onward(context),
+            )
         )
         return PlaceOrderResponse(
             order_id=order.order_id,
@@ -57,13 +56,13 @@ class Storefront(StorefrontServicer):
         )
 
     async def WatchOrder(self, request: WatchOrderRequest, context: Context) -> AsyncIterator[WatchOrderResponse]:
-        steps = self._orders.FollowOrder(FollowOrderRequest(order_id=request.order_id), **onward(context))
+        steps = self._orders.FollowOrder(FollowOrderRequest(order_id=request.order_id))
         async for step in steps:
             yield WatchOrderResponse(order_id=step.order_id, stage=step.stage)
 
     async def Chat(self, request_iterator: AsyncIterator[ChatRequest], context: Context) -> AsyncIterator[ChatResponse]:
         async for question in request_iterator:
-            products = await self._products(context)
+            products = await self._products()
             asked = [product for product in products if product.sku in question.text.lower()]
             if asked:
                 answers = (f"{p.name}: {p.price_cents / 100:.2f}, {p.in_stock} in stock." for p in asked)
@@ -71,8 +70,8 @@ class Storefront(StorefrontServicer):
             else:
                 yield ChatResponse(text=f"Ask me about {', '.join(product.sku for product in products)}.")
 
-    async def _products(self, context: Context) -> list[Product]:
-        listed = await self._inventory.ListStock(ListStockRequest(), **onward(context))
+    async def _products(self) -> list[Product]:
+        listed = await self._inventory.ListStock(ListStockRequest())
         return [
             Product(sku=item.sku, name=item.name, price_cents=item.price_cents, in_stock=item.left)
             for item in listed.stock

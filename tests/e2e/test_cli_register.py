@@ -255,7 +255,7 @@ def test_another_registration_of_the_same_instance_ends_the_first(plain: Running
 
 
 def shop(service: str) -> tuple[str, ...]:
-    return ("--", sys.executable, "-m", "examples.shop", service, "--listen", "{address}")
+    return ("--", sys.executable, "-m", "examples.shop", service, "--alone", "--listen", "{address}")
 
 
 def test_a_command_is_started_registered_and_stopped(plain: RunningMesh, tmp_path: Path) -> None:

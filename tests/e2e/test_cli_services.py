@@ -13,7 +13,14 @@ import grpc
 import pytest
 
 import mesh as product
-from examples.shop.api.v1 import FaultsStub, PlaceOrderRequest, SetFaultRequest, StorefrontStub
+from examples.shop.api.v1 import (
+    ChargeRequest,
+    FaultsStub,
+    PaymentsStub,
+    PlaceOrderRequest,
+    SetFaultRequest,
+    StorefrontStub,
+)
 from tests.e2e.harness import PATIENCE, Running, RunningMesh, channel, eventually, mesh
 
 pytestmark = pytest.mark.xdist_group("demo")
@@ -59,24 +66,26 @@ def test_a_breaker_that_opens_is_seen(demo: RunningMesh) -> None:
         }
         return str(services["payments"]["instances"][0]["endpoints"][0]["breaker"])
 
-    with channel(demo.summary["demo"]["payments-1"]) as own, channel(demo.public) as opened:
-        faults, shop = FaultsStub(own), StorefrontStub(opened)
+    # The edge's own breaker: the shop's services call each other directly, and have breakers of their own.
+    with channel(demo.summary["demo"]["payments-1"]) as own, channel(demo.internal) as opened:
+        faults, payments = FaultsStub(own), PaymentsStub(opened)
+        charge = ChargeRequest(order_id="breaker", amount_cents=1)
 
-        def order() -> bool:
+        def charged() -> bool:
             try:
-                shop.PlaceOrder(PlaceOrderRequest(sku="tea"), timeout=PATIENCE)
+                payments.Charge(charge, timeout=PATIENCE)
             except grpc.RpcError as error:
                 return "breaker" in str(error.details())
             return False
 
         faults.SetFault(SetFaultRequest(error_rate=1, error_code="INTERNAL"), timeout=PATIENCE)
         try:
-            eventually(order, "an order is refused by a breaker")
+            eventually(charged, "a charge is refused by a breaker")
             assert breaker() in ("OPEN", "HALF_OPEN")
         finally:
             faults.SetFault(SetFaultRequest(), timeout=PATIENCE)
         # It heals by itself, once calls probe it.
-        eventually(lambda: shop.PlaceOrder(PlaceOrderRequest(sku="tea"), timeout=PATIENCE) and breaker() == "CLOSED")
+        eventually(lambda: payments.Charge(charge, timeout=PATIENCE) and breaker() == "CLOSED")
 
 
 def test_watching_prints_it_again_when_it_changes(demo: RunningMesh, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_all_of_it_speaks_mutual_tls(site: Site, control: str) -> None:
             "shop.v1.Inventory",
             "--public",
         )
-        serve = ("--", sys.executable, "-m", "examples.shop", "inventory", "--listen", "{address}")
+        serve = ("--", sys.executable, "-m", "examples.shop", "inventory", "--alone", "--listen", "{address}")
         shop = Running.start(site.folder, *register, *serve, env=site.env)
 
         def services() -> str:

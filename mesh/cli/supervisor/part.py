@@ -34,6 +34,8 @@ class Spec:
     addresses: Mapping[str, str] = field(default_factory=dict)
     # Where it runs; None is where the supervisor does.
     folder: Path | None = None
+    # What is run, if that is not `mesh`: it takes --ready-fd, --lifeline-fd and --debug as well.
+    module: str = "mesh.cli"
 
 
 class Part:
@@ -115,6 +117,7 @@ class Part:
                 self._lifeline,
                 output=log,
                 folder=self._spec.folder,
+                module=self._spec.module,
             )
         finally:
             os.close(log)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,9 +82,7 @@ class DemoInstance:
     """One process of the shop."""
 
     instance_id: str
-    grpc_service: str
     version: str = "1.0.0"
-    public: bool = False
 
     @property
     def service(self) -> str:
@@ -94,17 +91,17 @@ class DemoInstance:
 
 
 DEMO = (
-    DemoInstance("inventory-1", "shop.v1.Inventory"),
-    DemoInstance("payments-1", "shop.v1.Payments"),
-    DemoInstance("orders-1", "shop.v1.Orders"),
-    DemoInstance("orders-2", "shop.v1.Orders", version="1.1.0"),
-    DemoInstance("storefront-1", "shop.v1.Storefront", public=True),
+    DemoInstance("inventory-1"),
+    DemoInstance("payments-1"),
+    DemoInstance("orders-1"),
+    DemoInstance("orders-2", version="1.1.0"),
+    DemoInstance("storefront-1"),
 )
 DEMO_PUBLIC_SERVICE = "shop.v1.Storefront"
 
 
-def demo(control_address: str, internal: str, grace: float) -> list[Spec]:
-    """Return the shop's processes: servers that know nothing of the mesh, each kept registered by `mesh register`.
+def demo(control_address: str, grace: float) -> list[Spec]:
+    """Return the shop's processes: each joins the mesh by itself.
 
     Raises:
         StartError: the shop is not there.
@@ -116,25 +113,21 @@ def demo(control_address: str, internal: str, grace: float) -> list[Spec]:
             "the demo is not part of the installed package: run 'make up' in a checkout of the sources, "
             "or 'mesh up' without --demo"
         )
-    return [_shop(instance, control_address, internal, grace, root) for instance in DEMO]
+    return [_shop(instance, control_address, grace, root) for instance in DEMO]
 
 
-def _shop(instance: DemoInstance, control_address: str, internal: str, grace: float, root: Path) -> Spec:
+def _shop(instance: DemoInstance, control_address: str, grace: float, root: Path) -> Spec:
     return Spec(
         instance.instance_id,
         lambda addresses: (
-            "register",
+            instance.service,
             *("--control", control_address),
-            *("--instance-id", instance.instance_id),
+            *("--name", instance.instance_id),
             *("--version", instance.version),
+            *("--listen", addresses["endpoint"]),
             *("--grace", f"{grace:g}"),
-            # Named, not reflected: the shop's Faults are for the one who calls an instance, not for the mesh to route.
-            *("--grpc-service", instance.grpc_service),
-            *(("--public",) if instance.public else ()),
-            *(instance.service, addresses["endpoint"]),
-            *("--", sys.executable, "-m", "examples.shop", instance.service),
-            *("--listen", "{address}", "--edge", internal, "--name", instance.instance_id),
         ),
         {"endpoint": "127.0.0.1:0"},
         folder=root,
+        module="examples.shop",
     )

@@ -75,7 +75,7 @@ class Supervisor:
         internal = dialable(edge.addresses["internal"])
         instances = []
         if self._options.demo:
-            specs = plan.demo(control.addresses["control"], internal, self._options.edge.grace)
+            specs = plan.demo(control.addresses["control"], self._options.edge.grace)
             instances = [part.name for part in await stage("the shop", specs)]
         self._progress.update("waiting for the edge")
         service = plan.DEMO_PUBLIC_SERVICE if instances else ""

@@ -34,21 +34,21 @@ def test_the_access_log_goes_to_a_file(asked: str, given: str) -> None:
     assert value(tuple(spec.command(spec.addresses)), "--access-log") == given
 
 
-def test_the_shop_calls_the_edge_and_only_the_storefront_is_public() -> None:
-    commands = {spec.name: tuple(spec.command(spec.addresses)) for spec in plan.demo("c:1", "e:2", 1.5)}
-    assert [name for name, command in commands.items() if "--public" in command] == ["storefront-1"]
-    for name, command in commands.items():
-        own, shop = command[: command.index("--")], command[command.index("--") :]
-        assert value(own, "--control") == "c:1"
-        assert value(own, "--grace") == "1.5"
-        assert value(shop, "--edge") == "e:2"
-        assert value(own, "--instance-id") == value(shop, "--name") == name
+def test_the_shop_joins_the_mesh_by_itself() -> None:
+    specs = plan.demo("c:1", 1.5)
+    assert {spec.module for spec in specs} == {"examples.shop"}
+    for spec in specs:
+        command = tuple(spec.command(spec.addresses))
+        assert value(command, "--control") == "c:1"
+        assert value(command, "--grace") == "1.5"
+        assert value(command, "--name") == spec.name
+        assert spec.name.startswith(f"{command[0]}-")
 
 
 def test_a_package_without_the_sources_says_where_the_demo_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(mesh, "__file__", str(tmp_path / "site-packages" / "mesh" / "__init__.py"))
     with pytest.raises(StartError, match="run 'make up' in a checkout of the sources"):
-        plan.demo("c:1", "e:2", 1.5)
+        plan.demo("c:1", 1.5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What every service of the shop does around its methods: faults on demand, and passing on who failed and how."""
+"""What every service of the shop does around its methods: faults on demand."""
 
 from __future__ import annotations
 
@@ -72,25 +72,19 @@ class Faults(FaultsServicer, grpc.aio.ServerInterceptor):
 
 
 def _around(handler: Handler, before: Callable[[Any], Awaitable[None]]) -> Handler:
-    """Return `handler` with `before` run first, and a failed call onward answered with the status it got."""
+    """Return `handler` with `before` run first."""
     streams_in, streams_out = handler.request_streaming, handler.response_streaming
     kind = f"{'stream' if streams_in else 'unary'}_{'stream' if streams_out else 'unary'}"
     inner: Callable[..., Any] = getattr(handler, kind)
 
     async def one(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         await before(context)
-        try:
-            return await inner(request, context)
-        except grpc.aio.AioRpcError as error:
-            await context.abort(error.code(), error.details() or "")
+        return await inner(request, context)
 
     async def many(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         await before(context)
-        try:
-            async for reply in inner(request, context):
-                yield reply
-        except grpc.aio.AioRpcError as error:
-            await context.abort(error.code(), error.details() or "")
+        async for reply in inner(request, context):
+            yield reply
 
     make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
     return make(
