@@ -39,19 +39,23 @@ def ok(mesh: RunningMesh, *arguments: str) -> str:
 
 
 def applied(mesh: RunningMesh, release: int) -> Any:
-    """Wait until the edge has said what it made of a release, and return that."""
+    """Wait until the edge, and the storefront, which calls orders directly, have said what they made of a release.
+
+    Returns what the edge said.
+    """
 
     def look() -> Any:
-        (edge,) = json.loads(ok(mesh, "config", "status", "mesh.edge", "--json"))["instances"]
-        return edge if int(edge["release"]) == release else None
+        found = json.loads(ok(mesh, "config", "status", "mesh.edge", "--json"))["instances"]
+        said = {one["service"]: one for one in found if int(one["release"]) == release}
+        return said["mesh-edge"] if {"mesh-edge", "storefront"} <= said.keys() else None
 
-    return eventually(look, f"release {release} at the edge")
+    return eventually(look, f"release {release} at the edge and the storefront")
 
 
 def explained(mesh: RunningMesh, cid: str) -> tuple[str, str, str, int]:
-    """Place an order; return what `mesh explain` says of the way to orders: route, name, why, release."""
+    """Call orders through the edge; return what `mesh explain` says of the way there: route, name, why, release."""
     order = json.dumps({"sku": "tea", "quantity": 1, "order_id": cid})
-    done = grpcurl("-H", f"x-correlation-id: {cid}", "-d", order, mesh.public, "shop.v1.Storefront/PlaceOrder")
+    done = grpcurl("-H", f"x-correlation-id: {cid}", "-d", order, mesh.internal, "shop.v1.Orders/CreateOrder")
     assert done.returncode == 0, done.stderr
 
     def look() -> Any:

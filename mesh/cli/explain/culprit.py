@@ -88,7 +88,7 @@ def _of_span(spans: Sequence[Span], above: Sequence[int], place: int) -> Culprit
         said = (
             f"{_who(span)} called {span.name} of {span.peer_service}, {answer}; {span.peer_service} sent no span of it"
         )
-        return Culprit(FAILED, span.peer_service, "", span.span_id, said)
+        return Culprit(FAILED, span.peer_service, from_span(span).instance, span.span_id, said)
     what = span.name if span.rpc_method or span.kind != trees.SERVER else f"{span.name} (no call of gRPC)"
     return Culprit(FAILED, span.service, span.instance, span.span_id, f"{_who(span)} failed in {what}, {answer}")
 
@@ -191,7 +191,7 @@ def _silent(spans: Sequence[Span], above: Sequence[int]) -> list[bool]:
 def _blamed(span: Span, silent: bool) -> _Who:
     """Return whose time a span's own is: that of who was called, where nobody else tells of it."""
     if silent and span.peer_service and (is_edge(span) or span.kind == trees.CLIENT):
-        return span.peer_service, from_span(span).instance if is_edge(span) else "", span.name
+        return span.peer_service, from_span(span).instance, span.name
     return span.service, span.instance, span.name
 
 

@@ -19,7 +19,7 @@ from mesh.cli.logs.show import structure as log_structure
 from mesh.cli.traces.waterfall import CRITICAL, RUNNING, code_of, waterfall
 from mesh.telemetry.record import level_name
 from services.tracesink.critical_path import critical_path
-from services.tracesink.trees import failed, parents
+from services.tracesink.trees import CLIENT, failed, parents
 
 # Columns of a bar.
 BAR = 24
@@ -180,6 +180,8 @@ def _said(entry: Entry) -> str:
     if entry.span is not None:
         span = entry.span
         who = "edge" if is_edge(span) else _where(span.service, span.instance)
+        if span.kind == CLIENT and span.peer_service:
+            who += f" → {span.peer_service}"
         code = code_of(span)
         code = "" if code == "OK" else code
         length = milliseconds((entry.end_ns - entry.start_ns) / 1e6)

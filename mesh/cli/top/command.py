@@ -51,15 +51,16 @@ def top(
     as_json: arguments.Json = False,
     debug: arguments.Debug = False,
 ) -> int:
-    """Show calls, errors, latency and circuit breakers as all edges see them, live on a terminal; end it with Ctrl-C.
+    """Show calls, errors, latency and circuit breakers of all services, live on a terminal; end it with Ctrl-C.
 
-    Errors are those of servers and of the way to them, not a client's mistakes. The breaker is the worst of all edges.
-    --by instance counts attempts, and has no latencies: edges do not keep them for each instance.
+    A service that joined by the SDK tells of all calls that came to it; of others the edges tell, of the way to them,
+    too. Errors are no client's mistakes. The breaker is the worst of all edges and clients. --by instance has no
+    latencies, and counts attempts where edges tell: they do not keep latencies for each instance.
     """
     if by not in BY:
         raise UsageError(f"--by: '{by}' is none of {', '.join(BY)}")
     if seconds(over, "--over") < 20:
-        raise UsageError("--over: the edges are asked every 10 s, so it must be at least 20s")
+        raise UsageError("--over: metrics come every 10 s, so it must be at least 20s")
 
     async def ask(stub: MetricsAsyncStub, process: Process) -> None:
         if once or as_json or not sys.stdout.isatty():
@@ -90,7 +91,7 @@ async def _live(stub: MetricsAsyncStub, process: Process, by: str, over: str, *,
     found: Sequence[Row] = ()
     with Live(_shown([""]), auto_refresh=False, screen=True) as live:
         while not process.stop.is_set():
-            note = f"the last {over}, all edges; Ctrl-C ends it"
+            note = f"the last {over}; Ctrl-C ends it"
             try:
                 found = await _look(stub, by, over, everything=everything)
             except (grpc.aio.AioRpcError, MeshError) as error:

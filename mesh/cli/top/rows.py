@@ -1,4 +1,8 @@
-"""What `mesh top` asks the metrics of the edges, and the rows that come of it. Pure."""
+"""What `mesh top` asks the metrics, and the rows that come of it. Pure.
+
+A service that joined by the SDK counts what it serves, whoever calls it: through an edge or directly. Where there are
+such numbers a row has them, and nothing of the edges', which saw some of the same calls; else it has the edges'.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,13 @@ QUANTILES = (0.5, 0.95, 0.99)
 
 # As the alerts that ship have it: a client's mistake is no error of a service.
 _FAILED = 'code=~"UNKNOWN|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|DATA_LOSS|RESOURCE_EXHAUSTED|UNIMPLEMENTED"'
+# Before the names of what servers tell, and of the breakers of clients.
+_SERVED, _CLIENTS = "served ", "clients "
 _BREAKERS = ("closed", "HALF-OPEN", "OPEN")
 # Of an edge's own metrics, for which `instance` is the edge.
 _INSTANCE = "exported_instance"
+
+_VALUES = ("calls", "errors", "in_flight", *(f"p{one}" for one in QUANTILES))
 
 Key = tuple[str, ...]
 
@@ -31,7 +39,7 @@ class Row:
     errors: float
     in_flight: float
     quantiles: tuple[float | None, ...]
-    # 0 closed, 1 half-open, 2 open: the worst of all edges and endpoints; None where no edge has it.
+    # 0 closed, 1 half-open, 2 open: the worst of all edges, clients and endpoints; None where none has it.
     breaker: int | None
 
     @property
@@ -45,8 +53,37 @@ def labels_of(by: str) -> tuple[str, ...]:
     return {"service": ("service",), "method": ("service", "method"), "instance": ("service", _INSTANCE)}[by]
 
 
+def served_labels_of(by: str) -> tuple[str, ...]:
+    """Return the same for what servers tell."""
+    return {"service": ("job",), "method": ("job", "rpc_method"), "instance": ("job", "instance")}[by]
+
+
+def client_labels_of(by: str) -> tuple[str, ...]:
+    """Return the same for the breakers of clients, which know nothing of methods."""
+    return ("peer_service", "peer_instance") if by == "instance" else ("peer_service",)
+
+
 def queries(by: str, over: str) -> dict[str, str]:
     """Return what is asked, by name, in PromQL; rates are of the time `over`, such as 30s."""
+    clients = f"max by ({', '.join(client_labels_of(by))}) (mesh_client_breaker_state)"
+    return {**_of_edges(by, over), **_of_servers(by, over), f"{_CLIENTS}breaker": clients}
+
+
+def _of_servers(by: str, over: str) -> dict[str, str]:
+    names, calls = ", ".join(served_labels_of(by)), "rpc_server_call_duration_seconds"
+    found = {
+        "calls": f"sum by ({names}) (rate({calls}_count[{over}]))",
+        "errors": f"sum by ({names}) (rate({calls}_count{{rpc_status_{_FAILED}}}[{over}]))",
+        "in_flight": f"sum by ({names}) (rpc_server_calls_in_flight)",
+    }
+    if by != "instance":
+        for quantile in QUANTILES:
+            buckets = f"sum by ({names}, le) (rate({calls}_bucket[{over}]))"
+            found[f"p{quantile}"] = f"histogram_quantile({quantile}, {buckets})"
+    return {_SERVED + name: query for name, query in found.items()}
+
+
+def _of_edges(by: str, over: str) -> dict[str, str]:
     names = ", ".join(labels_of(by))
     if by == "instance":
         return {
@@ -69,31 +106,37 @@ def queries(by: str, over: str) -> dict[str, str]:
 
 def rows(by: str, answers: Mapping[str, Iterable[TimeSeries]], *, everything: bool = False) -> list[Row]:
     """Return the rows, the busiest first; those of the mesh itself only with `everything`."""
-    labels = labels_of(by)
-    values = {name: _by_key(series, labels) for name, series in answers.items()}
-    breakers = _by_key(answers.get("breaker", ()), labels if by == "instance" else ("service",))
-    known = {**values["in_flight"], **values["calls"]}
+    edges = {name: _by_key(answers.get(name, ()), labels_of(by)) for name in _VALUES}
+    servers = {name: _by_key(answers.get(_SERVED + name, ()), served_labels_of(by)) for name in _VALUES}
+    breakers = _by_key(answers.get("breaker", ()), labels_of("instance" if by == "instance" else "service"))
+    for key, state in _by_key(answers.get(f"{_CLIENTS}breaker", ()), client_labels_of(by)).items():
+        breakers[key] = max(state, breakers.get(key, state))
+    known = {**edges["in_flight"], **edges["calls"], **servers["calls"]}
     if by != "method":  # a service that nobody calls has a breaker all the same
         known = {**breakers, **known}
-    found = [
-        Row(
-            key=key,
-            calls=_number(values["calls"].get(key)) or 0.0,
-            errors=_number(values["errors"].get(key)) or 0.0,
-            in_flight=_number(values["in_flight"].get(key)) or 0.0,
-            quantiles=tuple(_number(values.get(f"p{one}", {}).get(key)) for one in QUANTILES),
-            breaker=_state(breakers.get(key if by == "instance" else key[:1])),
+    found = []
+    for key in known:
+        if not everything and key[0] in (CONTROL_SERVICE, EDGE_SERVICE):
+            continue
+        # All from one of them: shares of one in the other would be nonsense.
+        values = servers if key in servers["calls"] else edges
+        found.append(
+            Row(
+                key=key,
+                calls=_number(values["calls"].get(key)) or 0.0,
+                errors=_number(values["errors"].get(key)) or 0.0,
+                in_flight=_number(values["in_flight"].get(key)) or 0.0,
+                quantiles=tuple(_number(values[f"p{one}"].get(key)) for one in QUANTILES),
+                breaker=_state(breakers.get(key if by == "instance" else key[:1])),
+            )
         )
-        for key in known
-        if everything or key[0] not in (CONTROL_SERVICE, EDGE_SERVICE)
-    ]
     return sorted(found, key=lambda row: (-row.calls, row.key))
 
 
 def lines(by: str, found: Sequence[Row]) -> list[str]:
     """Return the rows as a table."""
     if not found:
-        return ["no calls yet: the edges are asked for their metrics every 10 s"]
+        return ["no calls yet: edges and services tell their metrics every 10 s"]
     head = ("SERVICE", *{"method": ("METHOD",), "instance": ("INSTANCE",)}.get(by, ()))
     times = ("P50", "P95", "P99") if by != "instance" else ()
     return table(
