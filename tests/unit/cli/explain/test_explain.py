@@ -116,6 +116,19 @@ def test_a_client_that_failed_alone_speaks_against_whom_it_called() -> None:
     assert who.why == "orders-1 called a.Bank/Pay of bank, with UNAVAILABLE; bank sent no span of it"
 
 
+def test_a_call_between_services_names_both_and_the_instance_that_was_called() -> None:
+    where = json.dumps({"mesh.instance": "bank-2", "server.address": "10.0.0.1:1"})
+    spans = [
+        edge("orders a.Orders/Place", 0, 100, 1),
+        span("orders a.Orders/Place", 1, 99, 2, 1),
+        span("orders a.Bank/Pay", 10, 90, 3, 2, kind=CLIENT, peer_service="bank", attributes=where),
+    ]
+    who = found(spans)
+    assert (who.how, who.service, who.instance) == (SLOW, "bank", "bank-2")
+    told = page(Story("order-42", spans, [], hops(spans, []), who))
+    assert told[-1].endswith("|     orders-1 → bank  a.Bank/Pay  80 ms")
+
+
 @pytest.mark.parametrize(
     ("reason", "code", "service", "why"),
     [

@@ -85,6 +85,49 @@ def test_instances_are_told_by_the_edges_without_latencies() -> None:
     }
 
 
+def test_what_servers_tell_goes_before_what_edges_saw_of_the_same_calls() -> None:
+    given = {
+        **BUSY,
+        "served calls": [series(300, job="orders"), series(7, job="payments")],
+        "served errors": [series(30, job="orders")],
+        "served p0.5": [series(0.004, job="orders")],
+        "clients breaker": [series(2, peer_service="payments"), series(1, peer_service="orders")],
+    }
+    assert given.keys() <= queries("service", "30s").keys()
+    orders, payments, stock, idle = rows("service", given)
+    assert (orders.key, orders.calls, orders.errors, orders.in_flight) == (("orders",), 300, 30, 0)
+    assert orders.quantiles == (0.004, None, None), "none of another source beside them"
+    assert (payments.key, payments.calls, payments.breaker) == (("payments",), 7, 2)
+    assert (stock.key, stock.calls, stock.errors) == (("stock",), 4, 1)
+    assert (orders.breaker, stock.breaker, idle.breaker) == (1, 2, 0), "the worst of edges and clients"
+
+
+@pytest.mark.parametrize(
+    ("by", "served", "edges", "key"),
+    [
+        (
+            "method",
+            {"job": "orders", "rpc_method": "a.B/C"},
+            {"service": "orders", "method": "a.B/C"},
+            ("orders", "a.B/C"),
+        ),
+        (
+            "instance",
+            {"job": "orders", "instance": "orders-1"},
+            {"service": "orders", "exported_instance": "orders-1"},
+            ("orders", "orders-1"),
+        ),
+    ],
+)
+def test_a_method_or_an_instance_has_one_row(
+    by: str, served: dict[str, str], edges: dict[str, str], key: tuple[str, ...]
+) -> None:
+    given = {"served calls": [series(3, **served)], "calls": [series(2, **edges)]}
+    assert given.keys() <= queries(by, "30s").keys()
+    (row,) = rows(by, given)
+    assert (row.key, row.calls) == (key, 3)
+
+
 def test_data_has_latencies_in_seconds() -> None:
     first = structure("service", rows("service", BUSY))[0]
     assert (first["service"], first["p50_seconds"], first["p95_seconds"], first["p99_seconds"]) == (
