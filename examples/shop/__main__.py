@@ -98,7 +98,6 @@ def main() -> int:
     if options.alone and options.service != "inventory":
         parser.error("only the inventory can do without the others")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    # A new line of its own for each lease and call is for the log of the mesh.
     body = alone if options.alone else join
     return run(lambda process: body(options, process), Process(options.ready_fd, options.lifeline_fd, options.debug))
 
