@@ -27,9 +27,10 @@ from tests.e2e.sdk_instance import METHOD
 from tests.unit.mesh.sdk.helpers import Control, control_plane, until
 from tests.unit.mesh.sdk.policies import publish
 
-# Calls a second, and how many may be in flight: far more than what a healthy machine has when an instance hangs.
+# Calls a second, and how many may be in flight: more than a machine that keeps up has when an
+# instance hangs, and few enough that a loaded one answers them within an attempt's time.
 RATE = 1000
-IN_FLIGHT = 600
+IN_FLIGHT = 200
 # A generator that is late begins so many at a time, and lets answers come in.
 BURST = 10
 DEADLINE = 5.0
@@ -38,7 +39,7 @@ LATE = 10.0
 POLICY = {
     "balancer": {"kind": "least_request"},
     # Get may be carried out twice.
-    "retry": {"per_try_seconds": 0.5, "on": ["UNAVAILABLE", "connect-failure", "refused"]},
+    "retry": {"per_try_seconds": 1.0, "on": ["UNAVAILABLE", "connect-failure", "refused"]},
     "breaker": {"minimum_calls": 5, "open_seconds": 1},
     "outlier": {"consecutive_failures": 3, "base_ejection_seconds": 2},
 }
