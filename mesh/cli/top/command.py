@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,6 +75,8 @@ def top(
 
 
 async def _look(stub: MetricsAsyncStub, by: str, over: str, *, everything: bool) -> list[Row]:
+    import asyncio
+
     from mesh.api.metrics import v1
 
     asked = queries(by, over)
@@ -85,6 +86,8 @@ async def _look(stub: MetricsAsyncStub, by: str, over: str, *, everything: bool)
 
 async def _live(stub: MetricsAsyncStub, process: Process, by: str, over: str, *, everything: bool) -> None:
     """Show it again and again, until the process is asked to stop; what cannot be asked now is asked again."""
+    import asyncio
+
     import grpc
     from rich.live import Live
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mesh.api.metrics.v1 import TimeSeries
 from mesh.cli.output import table
 from mesh.edge import CONTROL_SERVICE, EDGE_SERVICE
+
+if TYPE_CHECKING:
+    from mesh.api.metrics.v1 import TimeSeries
 
 BY = ("service", "method", "instance")
 QUANTILES = (0.5, 0.95, 0.99)
