@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from mesh.sdk.work import Work
 
 _PUSHBACK = PUSHBACK.decode()
+# grpc core ends a call at its deadline, but not while it is stuck in writing to a connection that takes nothing. Then
+# the attempt is given up so many seconds later.
+_GRACE_SECONDS = 0.1
 _now = time.monotonic
 
 
@@ -34,7 +38,19 @@ def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
 class Attempt:
     """One try of a call on one endpoint."""
 
-    __slots__ = ("began", "code", "details", "endpoint", "failure", "inner", "limited", "permit", "work")
+    __slots__ = (
+        "_timer",
+        "began",
+        "code",
+        "details",
+        "endpoint",
+        "failure",
+        "inner",
+        "limited",
+        "overdue",
+        "permit",
+        "work",
+    )
 
     def __init__(self, work: Work, endpoint: Endpoint, permit: int, began: float, *, limited: bool) -> None:
         # None once it has ended.
@@ -48,6 +64,18 @@ class Attempt:
         self.code = -1
         self.details = ""
         self.failure: Failure | None = None
+        # It was given up here, since core did not end it in time.
+        self.overdue = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def bound(self, seconds: float) -> None:
+        """See to it that it ends soon after `seconds`, whatever core does."""
+        self._timer = asyncio.get_running_loop().call_later(seconds + _GRACE_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.work is not None:
+            self.overdue = True
+            self.inner.cancel()
 
     def ended(self, inner: Any) -> None:
         """Learn from its end; called by grpc in the moment that the end is known."""
@@ -55,9 +83,16 @@ class Attempt:
         status: grpc.StatusCode | None = at_once(inner.code())
         endpoint, plan = self.endpoint, self.work.plan
         endpoint.in_flight -= 1
+        if self._timer is not None:
+            self._timer.cancel()
         self.code = code = int(status.value[0]) if status is not None else outcome.UNKNOWN
         if code == outcome.OK:
             failed = False
+        elif self.overdue:
+            failed = True
+            self.code = outcome.DEADLINE_EXCEEDED
+            self.details = "its connection takes nothing"
+            self.failure = Failure.SLOW if self.limited else None
         elif inner.cancelled():
             endpoint.breaker.release(self.permit)
             self._over(now)
@@ -97,7 +132,13 @@ class Attempt:
             return refusal("upstream_reset", self.code, f"{who} went away during the call: {self.details}")
         if self.failure is Failure.SLOW:
             return refusal("deadline_exceeded", self.code, f"{who} took longer than an attempt may")
+        if self.overdue:
+            return refusal("deadline_exceeded", self.code, f"{who} did not answer in time: {self.details}")
         return None
+
+    def cancelled(self) -> bool:
+        """Tell whether its caller cancelled it."""
+        return not self.overdue and bool(self.inner.cancelled())
 
     def pushback(self) -> bytes | None:
         """Return what the instance said of retries."""

@@ -24,6 +24,12 @@ _NOTHING = object()
 _UNAVAILABLE = (outcome.UNAVAILABLE,)
 
 
+def _given_up(attempt: Attempt) -> bool:
+    """Tell, of an attempt whose wait was cancelled, whether that is as it was given up, and not its caller's end."""
+    task = asyncio.current_task()
+    return attempt.overdue and (task is None or not task.cancelling())
+
+
 class UnaryCall(Work):
     """One call; what grpc.aio's UnaryUnaryCall is."""
 
@@ -50,11 +56,15 @@ class UnaryCall(Work):
     def __await__(self) -> Generator[Any, None, Any]:
         """Return the reply; raises grpc.aio.AioRpcError, and CancelledError when it was cancelled here."""
         if self._task is None and self.error is None:
-            assert self.last is not None
+            attempt = self.last
+            assert attempt is not None
             try:
-                return (yield from self.last.inner.__await__())
+                return (yield from attempt.inner.__await__())
             except grpc.aio.AioRpcError:
                 if self._task is None and self.error is None:
+                    raise
+            except asyncio.CancelledError:
+                if not _given_up(attempt):
                     raise
         if self._task is not None:
             yield from self._task.__await__()
@@ -70,7 +80,7 @@ class UnaryCall(Work):
             if self.attempts > 1:
                 self.note_attempt(attempt, now)
             return
-        if attempt.code == outcome.OK or attempt.inner.cancelled():
+        if attempt.code == outcome.OK or attempt.cancelled():
             self.finish(attempt.code)
             return
         wait = self.wait_before_next(attempt, now)
@@ -127,14 +137,18 @@ class UnaryCall(Work):
             try:
                 self._reply = await attempt.inner
             except grpc.aio.AioRpcError:
-                found = self.wait_before_next(attempt, self.method.client.now())
-                if found is None:
-                    self._failed(attempt)
-                    return
-                before, wait = attempt, found
+                pass
+            except asyncio.CancelledError:
+                if not _given_up(attempt):
+                    raise
             else:
                 self.finish(outcome.OK)
                 return
+            found = self.wait_before_next(attempt, self.method.client.now())
+            if found is None:
+                self._failed(attempt)
+                return
+            before, wait = attempt, found
 
     async def _hedged(self, hedge: HedgeOptions) -> None:
         """Make attempts beside one another, each when those before take long, until one succeeds or all have failed."""
@@ -157,7 +171,7 @@ class UnaryCall(Work):
                 )
                 for one in done:
                     failed = running.pop(one)
-                    if one.exception() is None:
+                    if not one.cancelled() and one.exception() is None:
                         self.last, self._reply = failed, one.result()
                         self.finish(outcome.OK)
                         return
@@ -210,7 +224,7 @@ class UnaryCall(Work):
 
     def cancelled(self) -> bool:
         """Tell whether it was cancelled here."""
-        return self._cancelled or (self._task is None and self.last is not None and bool(self.last.inner.cancelled()))
+        return self._cancelled or (self._task is None and self.last is not None and self.last.cancelled())
 
     def done(self) -> bool:
         """Tell whether it has ended."""

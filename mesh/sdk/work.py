@@ -192,8 +192,9 @@ class Work:
         endpoint.in_flight += 1
         endpoint.calls += 1
         try:
+            timeout = per_try if limited else left
             attempt.inner = inner = endpoint.callable(self.method)(
-                request, timeout=per_try if limited else left, metadata=_Headers(headers), **self.options
+                request, timeout=timeout, metadata=_Headers(headers), **self.options
             )
         except Exception as error:
             endpoint.in_flight -= 1
@@ -202,6 +203,8 @@ class Work:
                 raise Refused("upstream_connect_failed", outcome.UNAVAILABLE, str(error)) from error
             self.finish(outcome.INTERNAL, str(error))
             raise
+        if timeout is not None and self.is_unary:
+            attempt.bound(timeout)
         inner.add_done_callback(attempt.ended)
         return attempt
 
