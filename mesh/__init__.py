@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mesh.context import CallContext, current, without_deadline
+    from mesh.context import CallContext, annotate, current, without_deadline
     from mesh.sdk.mesh import Mesh, join
 
 __version__ = "0.1.0"
-__all__ = ["CallContext", "Mesh", "__version__", "current", "join", "without_deadline"]
+__all__ = ["CallContext", "Mesh", "__version__", "annotate", "current", "join", "without_deadline"]
 
 # Read when first asked for: the command line imports this package too, and needs none of them.
 _WHERE = {
     "CallContext": "mesh.context",
     "Mesh": "mesh.sdk.mesh",
+    "annotate": "mesh.context",
     "current": "mesh.context",
     "join": "mesh.sdk.mesh",
     "without_deadline": "mesh.context",

@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+# What is annotated beyond this is left out: a loop that annotates must not grow a span for ever.
+MAX_ATTRIBUTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class CallContext:
     sampled: bool = True
     # When the caller stops waiting, in the monotonic seconds of `mesh.clock.SystemClock`; None is never.
     deadline: float | None = None
+    # What its code has said of it, see `annotate`; one for all contexts that are made of this one.
+    attributes: dict[str, str | float] = field(default_factory=dict, compare=False, repr=False)
 
 
 _current: ContextVar[CallContext | None] = ContextVar("mesh_call", default=None)
@@ -33,6 +38,16 @@ def current() -> CallContext | None:
     `contextvars.copy_context`.
     """
     return _current.get()
+
+
+def annotate(name: str, value: str | float) -> None:
+    """Say something of the work under way, such as "order.id": its span has it, and log records from now on.
+
+    Outside of any work it does nothing. A name that is said again has its last value.
+    """
+    context = _current.get()
+    if context is not None and (len(context.attributes) < MAX_ATTRIBUTES or name in context.attributes):
+        context.attributes[name] = value
 
 
 def enter(context: CallContext) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+import mesh
 from examples.shop.api.v1 import (
     FollowShipmentRequest,
     FollowShipmentResponse,
@@ -57,6 +58,7 @@ class Inventory(InventoryServicer):
         return ListStockResponse(stock=self._shelf.values())
 
     async def Reserve(self, request: ReserveRequest, context: Context) -> ReserveResponse:
+        mesh.annotate("order.id", request.order_id)
         stock = await self._stock(request.sku, context)
         if request.order_id not in self._reserved:
             if stock.left < request.quantity:
@@ -69,6 +71,7 @@ class Inventory(InventoryServicer):
         return ReserveResponse(price_cents=stock.price_cents, left=stock.left)
 
     async def Release(self, request: ReleaseRequest, context: Context) -> ReleaseResponse:
+        mesh.annotate("order.id", request.order_id)
         reservation = self._reserved.pop(request.order_id, None)
         if reservation is not None:
             self._shelf[reservation.sku].left += reservation.quantity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,6 +25,8 @@ from examples.shop.api.v1 import (
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+log = logging.getLogger("shop.orders")
+
 
 class Orders(OrdersServicer):
     """Keeps nothing, so that any instance answers for any order."""
@@ -35,6 +38,8 @@ class Orders(OrdersServicer):
 
     async def CreateOrder(self, request: CreateOrderRequest, context: Context) -> CreateOrderResponse:
         order = request.order_id
+        # So that spans and log records are found by it: mesh traces --attr order.id=...
+        mesh.annotate("order.id", order)
         reserved = await self._inventory.Reserve(
             ReserveRequest(order_id=order, sku=request.sku, quantity=request.quantity)
         )
@@ -47,9 +52,11 @@ class Orders(OrdersServicer):
                 await self._inventory.Release(ReleaseRequest(order_id=order), timeout=2.0)
             # ABORTED, not the code it got: orders is well, and no breaker may open on it for the payment's trouble.
             await context.abort(grpc.StatusCode.ABORTED, f"nothing was ordered, the payment failed: {error.details()}")
+        log.info("order %s: %d x %s, paid %d cents", order, request.quantity, request.sku, total)
         return CreateOrderResponse(order_id=order, total_cents=total, payment_id=paid.payment_id, taken_by=self._name)
 
     async def FollowOrder(self, request: FollowOrderRequest, context: Context) -> AsyncIterator[FollowOrderResponse]:
+        mesh.annotate("order.id", request.order_id)
         shipment = self._inventory.FollowShipment(FollowShipmentRequest(order_id=request.order_id))
         async for step in shipment:
             yield FollowOrderResponse(order_id=step.order_id, stage=step.stage)

@@ -41,12 +41,10 @@ class Storefront(StorefrontServicer):
         return ListProductsResponse(products=await self._products())
 
     async def PlaceOrder(self, request: PlaceOrderRequest, context: Context) -> PlaceOrderResponse:
+        name = request.order_id or f"order-{uuid.uuid4().hex[:8]}"
+        mesh.annotate("order.id", name)
         order = await self._orders.CreateOrder(
-            CreateOrderRequest(
-                order_id=request.order_id or f"order-{uuid.uuid4().hex[:8]}",
-                sku=request.sku,
-                quantity=request.quantity or 1,
-            )
+            CreateOrderRequest(order_id=name, sku=request.sku, quantity=request.quantity or 1)
         )
         return PlaceOrderResponse(
             order_id=order.order_id,
@@ -56,6 +54,7 @@ class Storefront(StorefrontServicer):
         )
 
     async def WatchOrder(self, request: WatchOrderRequest, context: Context) -> AsyncIterator[WatchOrderResponse]:
+        mesh.annotate("order.id", request.order_id)
         steps = self._orders.FollowOrder(FollowOrderRequest(order_id=request.order_id))
         async for step in steps:
             yield WatchOrderResponse(order_id=step.order_id, stage=step.stage)

@@ -70,7 +70,11 @@ def consuming(
     elif came.trace_id:
         span.links = (SpanLink(came.trace_id, came.span_id, came.tracestate),)
     with entered(context), carrying(came.tracestate if joins else "", came.baggage), _timed(span, clock):
-        yield span
+        try:
+            yield span
+        finally:
+            if context.attributes:
+                span.attributes = {**span.attributes, **context.attributes}
 
 
 @contextlib.contextmanager

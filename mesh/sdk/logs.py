@@ -92,7 +92,8 @@ class LogHandler(logging.Handler):
                 trace_id=about.trace_id if about is not None else "",
                 span_id=about.span_id if about is not None else "",
                 flags=int(about.sampled) if about is not None else 0,
-                attributes=attributes,
+                # The record's own words go before what was said of the call.
+                attributes={**about.attributes, **attributes} if about is not None and about.attributes else attributes,
                 **self._who,
             )
         )

@@ -44,6 +44,7 @@ else:
             f"{known.span_id:016x}",
             sampled=known.trace_flags.sampled,
             deadline=about.deadline if about is not None else None,
+            attributes=about.attributes if about is not None else {},
         )
 
     def served(about: CallContext) -> None:

@@ -185,6 +185,7 @@ class Served:
                 seconds,
                 code,
                 message=self._context.details() if code else "",
+                attributes=about.attributes,
             )
 
     async def _answer(self, code: grpc.StatusCode, details: str, trailers: Any = None) -> None:

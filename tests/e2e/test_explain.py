@@ -39,9 +39,9 @@ def fault(demo: RunningMesh, service: str, **what: Any) -> Iterator[None]:
             FaultsStub(opened).SetFault(SetFaultRequest(), timeout=PATIENCE)
 
 
-def order(demo: RunningMesh, cid: str, *metadata: tuple[str, str]) -> grpc.StatusCode:
+def order(demo: RunningMesh, cid: str, *metadata: tuple[str, str], name: str = "") -> grpc.StatusCode:
     """Place an order under a correlation id."""
-    request = PlaceOrderRequest(sku="tea", quantity=1, order_id=cid)
+    request = PlaceOrderRequest(sku="tea", quantity=1, order_id=name or cid)
     with channel(demo.public) as public:
         try:
             StorefrontStub(public).PlaceOrder(request, metadata=(("x-correlation-id", cid), *metadata), timeout=20)
@@ -130,6 +130,27 @@ def test_all_logs_of_one_order_are_in_their_places(demo: RunningMesh, tmp_path: 
 
     lines = eventually(found, "log lines of two services") or []
     assert {line.rpartition("| LOG ")[2].partition("/")[0] for line in lines} == {"orders", "shipping"}
+
+
+def test_an_order_is_found_by_its_own_id(demo: RunningMesh) -> None:
+    cid, name = uuid.uuid4().hex, f"order-{uuid.uuid4().hex}"
+    assert order(demo, cid, name=name) is grpc.StatusCode.OK
+
+    def records() -> list[dict[str, Any]] | None:
+        lines = demo.mesh("logs", "--attr", f"order.id={name}", "--json").stdout.splitlines()
+        return [json.loads(line) for line in lines] if len(lines) >= 2 else None
+
+    logged = eventually(records, "what orders and payments logged of the order") or []
+    assert {(record["service"], record["correlation_id"]) for record in logged} == {("orders", cid), ("payments", cid)}
+
+    def traces() -> list[dict[str, Any]] | None:
+        found = json.loads(demo.mesh("traces", "--attr", f"order.id={name}", "--json").stdout)
+        return found if found and set(found[0]["services"]) >= TELL else None
+
+    (trace,) = eventually(traces, "the trace of the order") or []
+    assert (trace["correlation_id"], trace["root_name"]) == (cid, "shop.v1.Storefront/PlaceOrder")
+    spans = json.loads(demo.mesh("trace", trace["trace_id"], "--json").stdout)
+    assert name in json.dumps(spans)
 
 
 def test_spans_of_services_are_below_the_edges_and_a_trace_id_leads_to_all(demo: RunningMesh) -> None:

@@ -9,7 +9,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from mesh.context import CallContext, current, entered, without_deadline
+from mesh.context import MAX_ATTRIBUTES, CallContext, annotate, current, entered, without_deadline
 
 OUTER = CallContext("order-1", "0" * 31 + "1", "0" * 15 + "1")
 INNER = CallContext("order-2", "0" * 31 + "2", "0" * 15 + "2", sampled=False, deadline=12.5)
@@ -93,3 +93,24 @@ def test_what_must_be_done_has_no_deadline() -> None:
     assert inside == CallContext("c", "a" * 32, "b" * 16)
     with without_deadline():
         assert current() is None
+
+
+async def test_what_is_said_of_a_call_is_said_of_all_that_belongs_to_it() -> None:
+    annotate("outside", "nothing happens")
+    context = CallContext("c", "a" * 32, "b" * 16, deadline=5.0)
+    with entered(context):
+        annotate("order.id", "7")
+        with without_deadline():
+            annotate("order.id", "8")
+        await asyncio.create_task(asyncio.to_thread(annotate, "paid", value=True))
+    assert context.attributes == {"order.id": "8", "paid": True}
+    assert CallContext("c", "a" * 32, "b" * 16).attributes == {}, "each context has its own"
+
+
+def test_a_loop_that_annotates_does_not_grow_it_for_ever() -> None:
+    with entered(CallContext("c", "a" * 32, "b" * 16)) as context:
+        for number in range(2 * MAX_ATTRIBUTES):
+            annotate(f"n{number}", number)
+        annotate("n0", "again")
+    assert len(context.attributes) == MAX_ATTRIBUTES
+    assert context.attributes["n0"] == "again"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mesh.context import CallContext, current, entered
+from mesh.context import CallContext, annotate, current, entered
 from mesh.messaging import consuming, extract, inject, producing, recording
 from mesh.telemetry.spans import CONSUMER, ERROR, PRODUCER, SpanLink, SpanRecord
 from mesh.testing import ManualClock
@@ -45,6 +45,13 @@ def test_the_work_on_a_message_is_a_trace_of_its_own_that_links_to_its_origin() 
     assert work.trace_id != TRACE
     assert work.parent_span_id == ""
     assert work.links == (SpanLink(TRACE, SPAN),)
+
+
+def test_what_is_said_of_the_work_is_in_its_span() -> None:
+    with consuming({}, destination="orders.placed") as work:
+        annotate("order.id", "7")
+    assert work.attributes["order.id"] == "7"
+    assert work.attributes["messaging.destination.name"] == "orders.placed"
 
 
 def test_in_parent_mode_the_work_goes_on_in_the_trace() -> None:

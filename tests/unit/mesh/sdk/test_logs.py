@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from mesh.context import CallContext, entered
+from mesh.context import CallContext, annotate, entered
 from mesh.sdk import logs
 from mesh.sdk.logs import LogHandler
 from mesh.telemetry.record import DEBUG, ERROR, FATAL, INFO, TRACE, WARN
@@ -51,6 +51,15 @@ def test_a_record_has_the_call_that_it_was_written_in(handler: LogHandler, log: 
     assert inside.attributes == {"amount": 12}
     assert inside.ts_ns > 10**18
     assert (outside.correlation_id, outside.trace_id) == ("", "")
+
+
+def test_a_record_has_what_was_said_of_its_call(handler: LogHandler, log: logging.Logger) -> None:
+    with entered(CallContext("order-7", ABOUT.trace_id, ABOUT.span_id)):
+        annotate("order.id", "7")
+        annotate("amount", 1)
+        log.info("paid", extra={"amount": 12})
+    (record,) = handler.take(10)
+    assert record.attributes == {"order.id": "7", "amount": 12}, "its own words go before"
 
 
 def test_severities(handler: LogHandler, log: logging.Logger) -> None:
