@@ -156,7 +156,7 @@ class TraceSink:
         places = places[:size]
         if not places:
             return FindTracesResponse()
-        counts = await self._counts(places)
+        counts = await self.counts([place.trace_id for place in places])
         # Retention may have taken one meanwhile.
         known = [place for place in places if place.trace_id in counts]
         count = summaries.readable([place.trace_id for place in known], counts, MAX_SPANS)
@@ -170,8 +170,9 @@ class TraceSink:
         more = more or last is not places[-1]
         return FindTracesResponse(traces=[trace for _, trace in listed[:fits]], cursor=last.cursor() if more else "")
 
-    async def _counts(self, places: Sequence[Place]) -> dict[str, dict[str, Any]]:
-        rows = await self.ask(searching.counts([place.trace_id for place in places]))
+    async def counts(self, trace_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return by trace how many spans it has, how many failed, and its times; without those that are gone."""
+        rows = await self.ask(searching.counts(trace_ids))
         return {row["trace_id"]: row for row in rows.to_pylist()}
 
     async def places(

@@ -43,10 +43,15 @@ def readable(trace_ids: Sequence[str], counts: Mapping[str, Mapping[str, Any]], 
 
 def told(table: pa.Table, counts: Mapping[str, Mapping[str, Any]]) -> dict[str, TraceSummary]:
     """Return summaries by trace id, from rows in the order of their traces and times."""
+    return {trace_id: summary(spans, counts[trace_id]) for trace_id, spans in by_traces(table).items()}
+
+
+def by_traces(table: pa.Table) -> dict[str, list[Light]]:
+    """Return rows by trace id, in their order."""
     found: dict[str, list[Light]] = {}
     for row in _rows(table):
         found.setdefault(row.trace_id, []).append(row)
-    return {trace_id: summary(spans, counts[trace_id]) for trace_id, spans in found.items()}
+    return found
 
 
 def summary(spans: Sequence[Light], count: Mapping[str, Any]) -> TraceSummary:

@@ -21,6 +21,7 @@ _TYPES = {
     "bool": _Field.TYPE_BOOL,
     "int32": _Field.TYPE_INT32,
     "uint64": _Field.TYPE_UINT64,
+    "fixed64": _Field.TYPE_FIXED64,
 }
 _REPEATED = "repeated "
 
@@ -47,6 +48,20 @@ _MESSAGES: dict[str, list[tuple[str, str]]] = {
     "GetDependenciesRequest": [("start_time", _TIME), ("end_time", _TIME)],
     "Dependency": [("parent", "string"), ("child", "string"), ("call_count", "uint64")],
     "DependenciesResponse": [("dependencies", f"{_REPEATED}.{PACKAGE}.Dependency")],
+    "ServiceSummary": [("name", "string"), ("span_count", "int32"), ("error_span_count", "int32")],
+    "TraceSummary": [
+        ("trace_id", "string"),
+        ("root_service_name", "string"),
+        ("root_operation_name", "string"),
+        ("min_start_time_unix_nano", "fixed64"),
+        ("max_end_time_unix_nano", "fixed64"),
+        ("span_count", "int32"),
+        ("error_span_count", "int32"),
+        ("orphan_span_count", "int32"),
+        ("services", f"{_REPEATED}.{PACKAGE}.ServiceSummary"),
+    ],
+    "FindTraceSummariesRequest": [("query", f".{PACKAGE}.TraceQueryParameters")],
+    "FindTraceSummariesResponse": [("summaries", f"{_REPEATED}.{PACKAGE}.TraceSummary")],
 }
 # Name, request, reply, and whether there may be several of the latter.
 _METHODS = (
@@ -55,6 +70,7 @@ _METHODS = (
     ("GetServices", "GetServicesRequest", f".{PACKAGE}.GetServicesResponse", False),
     ("GetOperations", "GetOperationsRequest", f".{PACKAGE}.GetOperationsResponse", False),
     ("GetDependencies", "GetDependenciesRequest", f".{PACKAGE}.DependenciesResponse", False),
+    ("FindTraceSummaries", "FindTraceSummariesRequest", f".{PACKAGE}.FindTraceSummariesResponse", True),
 )
 
 
@@ -109,3 +125,7 @@ GetOperationsResponse = _class("GetOperationsResponse")
 GetDependenciesRequest = _class("GetDependenciesRequest")
 Dependency = _class("Dependency")
 DependenciesResponse = _class("DependenciesResponse")
+ServiceSummary = _class("ServiceSummary")
+TraceSummary = _class("TraceSummary")
+FindTraceSummariesRequest = _class("FindTraceSummariesRequest")
+FindTraceSummariesResponse = _class("FindTraceSummariesResponse")

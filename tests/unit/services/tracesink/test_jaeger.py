@@ -105,6 +105,48 @@ async def test_traces_are_found_by_what_jaegers_search_has(channel: Any) -> None
     assert short.resource_spans[0].scope_spans[0].spans[0].name == "Get"
 
 
+async def test_a_list_of_what_was_found_has_each_trace_in_a_few_words(channel: Any) -> None:
+    server = span(3, 2, name="shop.v1.Orders/Get")
+    server.end_time_unix_nano = NOW + 5_000
+    lost = span(4, 9, name="SELECT")
+    other = span(5, name="Get")
+    other.trace_id = bytes(15) + b"\x01"
+    await otlp(channel).Export(export(whole_span(), **{"service.name": "shop"}))
+    await otlp(channel).Export(export(server, lost))
+    await otlp(channel).Export(export(other, **{"service.name": "stock"}))
+    window = {"startTimeMin": instant(BEFORE), "startTimeMax": instant(AFTER)}
+    replies = await ask(channel, "FindTraceSummaries", messages.FindTraceSummariesResponse, query=window)
+    found = {one.trace_id: one for reply in replies for one in reply.summaries}
+    assert found.keys() == {TRACE, "0" * 31 + "1"}
+    told = found[TRACE]
+    assert (told.root_service_name, told.root_operation_name) == ("shop", "shop.v1.Orders/Get")
+    assert (told.span_count, told.error_span_count) == (3, 1)
+    # The first one names a parent that never came as well.
+    assert told.orphan_span_count == 2
+    assert [(one.name, one.span_count, one.error_span_count) for one in told.services] == [
+        ("orders", 2, 0),
+        ("shop", 1, 1),
+    ]
+    spans = [whole_span(), server, lost]
+    assert told.min_start_time_unix_nano == min(one.start_time_unix_nano for one in spans)
+    assert told.max_end_time_unix_nano == max(one.end_time_unix_nano for one in spans)
+    named = window | {"serviceName": "stock"}
+    (reply,) = await ask(channel, "FindTraceSummaries", messages.FindTraceSummariesResponse, query=named)
+    assert [one.trace_id for one in reply.summaries] == ["0" * 31 + "1"]
+
+
+async def test_a_condition_that_is_not_understood_is_not_left_out(channel: Any) -> None:
+    query = messages.TraceQueryParameters()
+    json_format.ParseDict({"startTimeMin": instant(BEFORE), "startTimeMax": instant(AFTER)}, query)
+    # Field 10 is a structured filter.
+    query.MergeFromString(b"\x52\x04\x0a\x02eq")
+    request = messages.FindTraceSummariesRequest(query=query)
+    with pytest.raises(grpc.aio.AioRpcError, match="structured filters") as failed:
+        async for _ in channel.unary_stream(f"/{JAEGER_QUERY}/FindTraceSummaries")(request.SerializeToString()):
+            pass
+    assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_services_operations_and_dependencies(channel: Any) -> None:
     server = span(3, 2, name="shop.v1.Orders/Get")
     server.kind = Span.SPAN_KIND_SERVER
@@ -126,6 +168,12 @@ async def test_services_operations_and_dependencies(channel: Any) -> None:
         ("GetTrace", messages.GetTraceRequest(trace_id=TRACE), grpc.StatusCode.NOT_FOUND, TRACE),
         ("GetTrace", messages.GetTraceRequest(trace_id="xyz"), grpc.StatusCode.INVALID_ARGUMENT, "hexadecimal"),
         ("FindTraces", messages.FindTracesRequest(), grpc.StatusCode.INVALID_ARGUMENT, "start_time_min"),
+        (
+            "FindTraceSummaries",
+            messages.FindTraceSummariesRequest(),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "start_time_min",
+        ),
         ("GetOperations", messages.GetOperationsRequest(), grpc.StatusCode.INVALID_ARGUMENT, "service"),
         ("GetDependencies", messages.GetDependenciesRequest(), grpc.StatusCode.INVALID_ARGUMENT, "time range"),
     ],
