@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -23,7 +23,11 @@ class Ingested(Collector):
     spans) or that were refused for it (samples), `cut` records that were too long, `too_many_series` samples.
     """
 
-    def __init__(self, logs: LogCounters, traces: TraceCounters, metrics: Metrics) -> None:
+    def __init__(
+        self, logs: LogCounters, traces: TraceCounters, metrics: Metrics, stored: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Take what counts; `stored` returns `ColumnStore.stats`."""
+        self._stored = stored
         self._logs = logs
         self._traces = traces
         self._metrics = metrics
@@ -49,7 +53,20 @@ class Ingested(Collector):
         )
         for reason in _QUERIES:
             failed.add_metric((reason,), self._metrics.queries.failures[reason])
-        yield from (came, bad, failed)
+        stored = self._stored()
+        waiting = GaugeMetricFamily(
+            "mesh_telemetry_store_waiting_bytes",
+            "Of telemetry, on its way into the store: not durable yet (queue), and durable (journal).",
+            labels=("place",),
+        )
+        waiting.add_metric(("queue",), stored["queued_bytes"])
+        waiting.add_metric(("journal",), stored.get("journal_bytes", 0))
+        failures = CounterMetricFamily(
+            "mesh_telemetry_store_failures",
+            "Transactions that the telemetry store could not write; they are tried again.",
+        )
+        failures.add_metric((), stored["failures"] + stored.get("flush_failures", 0))
+        yield from (came, bad, failed, waiting, failures)
 
     def _reasons(self) -> Mapping[str, Mapping[str, int]]:
         metrics = self._metrics.store.rejected

@@ -63,7 +63,7 @@ async def telemetry(
     ):
         logs, traces = LogSink(columns, forwarding=forwarding), TraceSink(columns, forwarding=forwarding)
         metrics.own.register(forwarding)
-        metrics.own.register(Ingested(logs.counters, traces.counters, metrics.metrics))
+        metrics.own.register(Ingested(logs.counters, traces.counters, metrics.metrics, lambda: columns.stats))
         served = GrpcLogSink(logs)
         yield [
             Hosted(LOG_SINK, served.add_to),

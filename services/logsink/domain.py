@@ -97,7 +97,7 @@ class LogSink:
         table, absurd, cut = await self._decoder.run(self._decoded, data)
         if not table.num_rows:
             return 0
-        done = await self._store.append({LOGS.name: table}, producer=origin.producer, seq=origin.seq)
+        done = await self._store.append({LOGS.name: table}, producer=origin.producer, seq=origin.seq, json_known=True)
         if done.duplicate:
             return cut
         if self.forwarding is not None and self.forwarding.wants(Signal.LOGS):

@@ -112,7 +112,9 @@ class TraceSink:
         """
         table, absurd, done = await self._decoder.run(self._decoded, data)
         if table.num_rows:
-            stored = await self._store.append({SPANS.name: table}, producer=origin.producer, seq=origin.seq)
+            stored = await self._store.append(
+                {SPANS.name: table}, producer=origin.producer, seq=origin.seq, json_known=True
+            )
             if stored.duplicate:
                 return done
             if self.forwarding is not None and self.forwarding.wants(Signal.TRACES):

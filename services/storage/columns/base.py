@@ -251,7 +251,13 @@ class ColumnStore(abc.ABC):
 
     @abc.abstractmethod
     async def append(
-        self, batches: Mapping[str, pa.Table], *, producer: str = "", seq: int = 0, after: int | None = None
+        self,
+        batches: Mapping[str, pa.Table],
+        *,
+        producer: str = "",
+        seq: int = 0,
+        after: int | None = None,
+        json_known: bool = False,
     ) -> Appended:
         """Store tables of rows, by table name, all or none, and return when they are durable.
 
@@ -259,7 +265,8 @@ class ColumnStore(abc.ABC):
         duplicate and not stored. They may be counters, or places in a file. With `after` None only `seq` counts, and
         there may be gaps. Whoever appends a batch before the one before it is durable must give `after`: else, if that
         one fails, it is taken for stored when it is sent again.
-        Appends that one caller starts in order are stored in that order.
+        Appends that one caller starts in order are stored in that order. `json_known` is for JSON that this process has
+        made itself: a driver need not look whether it is any.
 
         Raises:
             BatchError: it is malformed.

@@ -28,7 +28,7 @@ class Reader(abc.ABC):
 
 
 class Driver(abc.ABC):
-    """The database. All but `reader` and `close` are called by the one thread that writes."""
+    """The database. All but `reader`, `stats` and `close` are called by the one thread that writes."""
 
     name: ClassVar[str]
     # Whether nobody else can write to the database while it is open.
@@ -64,6 +64,11 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def reader(self) -> Reader:
         """Connect for queries; called by one of the reader threads."""
+
+    @property
+    def stats(self) -> Mapping[str, float]:
+        """What the driver counts besides; read by any thread."""
+        return {}
 
     @abc.abstractmethod
     def close(self) -> None: ...

@@ -1,57 +1,32 @@
-"""The embedded driver: one DuckDB file, of which this process is the only user.
+"""The embedded driver: a journal, in which batches become durable, and DuckDB, which takes them in groups.
 
-A period is a table, and so is the index of its keys: for each key and transaction the rows, first and last, between
-which the key's rows lie. It is small because it is kept by a hash of the key, and is dropped with its period.
+Whoever asks waits until the database has what was acknowledged before: so queries see it, as of any driver.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import duckdb
 import pyarrow as pa
 
 from mesh.errors import StartError
 from services.storage.columns.base import (
-    ROW_ID,
     Appended,
-    BatchError,
     ColumnsError,
-    FullError,
     Options,
-    Period,
-    QueryError,
     Retained,
     Scope,
     SequenceError,
-    StorageError,
     TableSchema,
-    Type,
 )
 from services.storage.columns.driver import Driver, Reader
-from services.storage.columns.rows import Batch, normal, plan
-from services.storage.columns.sql import Ranges, empty_name, expand, merged, overlaps
-
-_TYPES: Mapping[Type, str] = {
-    Type.BIGINT: "BIGINT",
-    Type.DOUBLE: "DOUBLE",
-    Type.BOOLEAN: "BOOLEAN",
-    Type.TEXT: "VARCHAR",
-    Type.JSON: "JSON",
-    Type.TEXT_LIST: "VARCHAR[]",
-    Type.BIGINT_LIST: "BIGINT[]",
-    Type.DOUBLE_LIST: "DOUBLE[]",
-}
-
-# The row of `mesh_marks` that has the last row id instead of a producer's sequence number.
-_ROWS = ""
-# One large checkpoint now and then costs less than many small ones (measured: 128 MB).
-_CHECKPOINT = "128MB"
-# A query that does not fit in memory may use so much of the disk.
-_TEMPORARY = "4GB"
+from services.storage.columns.duckdb_file import DuckDbFile
+from services.storage.columns.flusher import Flusher
+from services.storage.columns.journal import Journal
+from services.storage.columns.json_check import JsonCheck
+from services.storage.columns.rows import Batch, judge
 
 
 class DuckDbDriver(Driver):
@@ -62,258 +37,90 @@ class DuckDbDriver(Driver):
 
     def __init__(self, path: Path, schemas: Mapping[str, TableSchema], options: Options) -> None:
         self.schemas = schemas
-        self._path = path
+        self._file = DuckDbFile(path, schemas, options)
+        self._journal = Journal(path.with_name(f"{path.name}.journal"))
+        self._aside = path.with_name(f"{path.name}.refused")
         self._options = options
+        # With what the journal has.
         self._marks: dict[str, int] = {}
-        # Read by the reader threads, and replaced, never changed.
-        self.periods: frozenset[Period] = frozenset()
-        # Goes up with every connection to the file: readers of an older one connect anew.
-        self.generation = 0
+        self._last_row = 0
 
     def open(self) -> None:
+        self._file.open()
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._connect()
-            self._make_tables()
-        except (duckdb.Error, OSError) as error:
-            text = " ".join(str(error).split())
-            hint = "another process has it open" if "lock" in text.lower() else text
-            raise StartError(f"the telemetry store {self._path} cannot be used: {hint}") from error
+            self._journal.open(self._file.frame)
+            self._flusher = Flusher(self._file, self._options.queue_bytes, self._aside)
+            for frame in self._journal.load(self.schemas):
+                self._flusher.add([frame])
+            self._flusher.start()
+            self._flusher.settle()
+            self._check = JsonCheck(self.schemas)
+        except BaseException:
+            self._journal.close(self._file.frame)
+            self._file.close()
+            raise
+        if self._flusher.failure is not None:
+            error = self._flusher.failure
+            self.close()
+            raise StartError(str(error)) from error
+        self._marks, self._last_row = dict(self._file.marks), self._file.last_row
 
     def write(self, group: Sequence[Batch]) -> list[Appended | SequenceError]:
-        planned = plan(self.schemas, group, self._marks, self._marks.get(_ROWS, 0))
-        marks = planned.marks | {_ROWS: planned.last_row}
-        made = frozenset(planned.inserts) - self.periods
-        with self._transaction():
-            for period in made:
-                self._make(period)
-            for period, rows in planned.inserts.items():
-                self._insert(period, rows)
-            self._put_marks(marks)
-        self._marks |= marks
-        self.periods |= made
-        return planned.outcomes
+        judged = judge(group, self._marks, self._last_row)
+        if judged.fresh:
+            self._check.check(judged.fresh)
+            self._flusher.make_room()
+            self._flusher.add(self._journal.append(judged.fresh, self._flusher.done))
+        self._marks |= judged.marks
+        self._last_row = judged.last_row
+        return judged.outcomes
 
     def mark(self, producer: str) -> int | None:
         return self._marks.get(producer)
 
     def last_row(self) -> int:
-        return self._marks.get(_ROWS, 0)
+        return self._last_row
 
     def retain(self, now_ns: int) -> Retained:
-        timed = sorted((one for one in self.periods if one.length), key=self._end)
-        old = [one for one in timed if self._end(one) < now_ns - round(self.schemas[one.table].max_age * 1e9)]
-        self._drop(old)
-        dropped, left = old, [one for one in timed if one not in old]
-        while (used := self._bytes_used()) > self._options.max_bytes and left:
-            self._drop([left[0]])
-            dropped.append(left.pop(0))
-        oldest = now_ns - round(self._options.producer_age * 1e9)
-        with self._transaction():
-            self._con.execute("UPDATE mesh_marks SET at_ns = $1 WHERE at_ns = 0", [now_ns])
-            gone = self._con.execute(
-                "DELETE FROM mesh_marks WHERE at_ns < $1 AND producer <> $2 RETURNING producer", [oldest, _ROWS]
-            ).fetchall()
-        for (producer,) in gone:
-            self._marks.pop(producer, None)
-        return Retained(tuple(dropped), used)
+        self._flusher.settle()
+        with self._flusher.paused():
+            retained = self._file.retain(now_ns)
+        if self._flusher.failure is None:  # producers that are forgotten
+            self._marks = dict(self._file.marks)
+        return retained
 
     def reader(self) -> Reader:
-        return DuckDbReader(self)
+        return _Reader(self._flusher, self._file.reader())
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        return self._con.cursor()
+    @property
+    def stats(self) -> Mapping[str, float]:
+        return vars(self._flusher.counters) | {"journal_bytes": self._flusher.waiting_bytes}
 
     def close(self) -> None:
-        with contextlib.suppress(duckdb.Error):  # what was acknowledged is on disk
-            self._con.close()
-
-    def _connect(self) -> None:
-        options = self._options
-        self._con = duckdb.connect(
-            self._path,
-            config={
-                "memory_limit": f"{options.memory_mb}MB",
-                "threads": options.threads,
-                "checkpoint_threshold": _CHECKPOINT,
-                "max_temp_directory_size": _TEMPORARY,
-                # Queries are ours alone; were one not, it should not reach the machine.
-                "enable_external_access": False,
-                "python_enable_replacements": False,
-                "lock_configuration": True,
-            },
-        )
-        # Logs are as private as the rest of the data folder.
-        self._path.chmod(0o600)
-        self.generation += 1
-
-    def _make_tables(self) -> None:
-        con = self._con
-        con.execute("CREATE TABLE IF NOT EXISTS mesh_marks (producer VARCHAR PRIMARY KEY, seq BIGINT, at_ns BIGINT)")
-        for schema in self.schemas.values():
-            con.execute(f"CREATE TABLE IF NOT EXISTS {empty_name(schema.name)} ({_columns(schema)})")
-        names = [name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
-        self.periods = frozenset(
-            period for period in map(Period.named, names) if period is not None and period.table in self.schemas
-        )
-        for period in self.periods:  # columns of a later version
-            for name, kind in self.schemas[period.table].columns.items():
-                con.execute(f"ALTER TABLE {period.name} ADD COLUMN IF NOT EXISTS {name} {_TYPES[kind]}")
-        self._marks = dict(con.execute("SELECT producer, seq FROM mesh_marks").fetchall())
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        con = self._con
-        try:
-            con.begin()
-            yield
-            con.commit()
-        except BaseException as error:
-            with contextlib.suppress(duckdb.Error):  # it may have ended the transaction already
-                con.rollback()
-            if isinstance(error, duckdb.FatalException):  # such as a full disk: this connection is of no more use
-                self._reconnect()
-            if isinstance(error, duckdb.DataError):
-                raise BatchError(_line(error)) from error
-            if isinstance(error, duckdb.Error | OSError):
-                raise StorageError(f"the telemetry store cannot be written: {_line(error)}") from error
-            raise
-        finally:
-            with contextlib.suppress(duckdb.Error):  # of the one that was reconnected, say
-                con.unregister("batch")
-                con.unregister("marks")
-
-    def _reconnect(self) -> None:
-        with contextlib.suppress(duckdb.Error):
-            self._con.close()
-        with contextlib.suppress(duckdb.Error, OSError):  # then the next write fails as this one
-            self._connect()
-            self._make_tables()
-
-    def _make(self, period: Period) -> None:
-        schema = self.schemas[period.table]
-        self._con.execute(f"CREATE TABLE {period.name} ({_columns(schema)})")
-        for key in schema.keys:
-            self._con.execute(
-                f"CREATE TABLE {index_name(period, key)} (hash UBIGINT, first_row BIGINT, last_row BIGINT)"
-            )
-
-    def _insert(self, period: Period, rows: pa.Table) -> None:
-        con, names = self._con, ", ".join(rows.column_names)
-        con.register("batch", rows)
-        con.execute(f"INSERT INTO {period.name} ({names}) SELECT {names} FROM batch")
-        for key in self.schemas[period.table].keys:
-            con.execute(
-                f"INSERT INTO {index_name(period, key)} SELECT md5_number_lower({key}), min({ROW_ID}), max({ROW_ID})"
-                f" FROM batch WHERE {key} <> '' GROUP BY {key}"
-            )
-
-    def _put_marks(self, marks: Mapping[str, int]) -> None:
-        if marks.keys() == {_ROWS} == self._marks.keys() & {_ROWS}:  # half of the time of what follows
-            self._con.execute("UPDATE mesh_marks SET seq = $1, at_ns = 0 WHERE producer = $2", [marks[_ROWS], _ROWS])
-            return
-        self._con.register("marks", pa.table({"producer": list(marks), "seq": list(marks.values())}))
-        self._con.execute(
-            "INSERT INTO mesh_marks SELECT producer, seq, 0 FROM marks"
-            " ON CONFLICT DO UPDATE SET seq = excluded.seq, at_ns = 0"
-        )
-
-    def _drop(self, periods: Sequence[Period]) -> None:
-        if not periods:
-            return
-        with self._transaction():
-            for period in periods:
-                self._con.execute(f"DROP TABLE {period.name}")
-                for key in self.schemas[period.table].keys:
-                    self._con.execute(f"DROP TABLE {index_name(period, key)}")
-        self.periods -= frozenset(periods)
-        with contextlib.suppress(duckdb.Error):  # a reader may be in the way: then later
-            self._con.execute("CHECKPOINT")
-
-    def _bytes_used(self) -> int:
-        block_size, used, wal = self._con.execute(
-            "SELECT block_size, used_blocks, wal_size FROM pragma_database_size()"
-        ).fetchall()[0]
-        return int(block_size) * int(used) + _bytes(wal)
-
-    def _end(self, period: Period) -> int:
-        """Return when the period ends, in nanoseconds."""
-        return (period.start + period.length) * self.schemas[period.table].time_unit_ns
+        self._flusher.close()
+        self._journal.close(self._flusher.done)
+        self._check.close()
+        self._file.close()
 
 
-class DuckDbReader(Reader):
-    def __init__(self, driver: DuckDbDriver) -> None:
-        self._driver = driver
-        self._generation = driver.generation
-        self._cursor = driver.cursor()
+class _Reader(Reader):
+    def __init__(self, flusher: Flusher, reader: Reader) -> None:
+        self._flusher = flusher
+        self._reader = reader
+        self._interrupted = False
 
     def query(self, sql: str, params: Sequence[object], scopes: Mapping[str, Scope]) -> pa.Table:
-        if self._generation != self._driver.generation:
-            self._generation, self._cursor = self._driver.generation, self._driver.cursor()
-        try:
-            try:
-                return self._run(sql, params, scopes)
-            except duckdb.CatalogException:  # a period has just been dropped; or the query is wrong, then so again
-                return self._run(sql, params, scopes)
-        except duckdb.Error as error:
-            raise _query_error(error) from error
+        self._interrupted = False
+        if scopes:
+            self._flusher.settle(lambda: self._interrupted)
+        if self._interrupted:
+            raise ColumnsError("nobody waits for it any more")
+        return self._reader.query(sql, params, scopes)
 
     def interrupt(self) -> None:
-        self._cursor.interrupt()
+        self._interrupted = True
+        self._flusher.look()
+        self._reader.interrupt()
 
     def close(self) -> None:
-        with contextlib.suppress(duckdb.Error):
-            self._cursor.close()
-
-    def _run(self, sql: str, params: Sequence[object], scopes: Mapping[str, Scope]) -> pa.Table:
-        driver = self._driver
-        expanded, values = expand(sql, params, scopes, driver.schemas, driver.periods, self._find)
-        relation: Any = self._cursor.sql(expanded, params=values or None)
-        return normal(relation.to_arrow_table())
-
-    def _find(self, scope: Scope) -> Ranges:
-        """Return where the rows of a scope's key lie, or may: two keys can have one hash."""
-        if scope.key is None:
-            return {}
-        column = scope.key[0]
-        periods = [one for one in self._driver.periods if one.table == scope.table and overlaps(one, scope)]
-        if not periods or not scope.values:
-            return {}
-        hashes = self._cursor.execute("SELECT md5_number_lower(unnest($1))", [list(scope.values)]).fetchall()
-        wanted = ", ".join(str(int(hashed)) for (hashed,) in hashes)
-        selects = (
-            f"SELECT {number} AS place, first_row, last_row FROM {index_name(period, column)} WHERE hash IN ({wanted})"
-            for number, period in enumerate(periods)
-        )
-        found: dict[Period, list[tuple[int, int]]] = {}
-        for place, first, last in self._cursor.execute(" UNION ALL ".join(selects)).fetchall():
-            found.setdefault(periods[place], []).append((first, last))
-        return {period: merged(ranges) for period, ranges in found.items()}
-
-
-def index_name(period: Period, key: str) -> str:
-    return f"{period.name}_by_{key}"
-
-
-def _columns(schema: TableSchema) -> str:
-    columns = [f"{name} {_TYPES[kind]}" for name, kind in schema.columns.items()]
-    return ", ".join((*columns, f"{ROW_ID} BIGINT"))
-
-
-def _bytes(text: str) -> int:
-    """Read DuckDB's way of writing a size, such as "1.2 MiB"."""
-    number, unit = text.split()
-    power = ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit)
-    return round(float(number) * 1024.0**power)
-
-
-def _query_error(error: duckdb.Error) -> ColumnsError:
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return FullError(f"the query needs more memory than there is: narrow its time range ({_line(error)})")
-    if isinstance(error, duckdb.FatalException | duckdb.IOException | duckdb.ConnectionException):
-        return StorageError(f"the telemetry store cannot be read: {_line(error)}")
-    return QueryError(_line(error))
-
-
-def _line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0]
+        self._reader.close()

@@ -32,7 +32,7 @@ from services.storage.columns.base import (
     Type,
 )
 from services.storage.columns.driver import Driver, Reader
-from services.storage.columns.rows import Batch, normal, plain, plan
+from services.storage.columns.rows import Batch, judge, laid_out, normal, plain
 from services.storage.columns.sql import empty_name, expand
 
 _TYPES: Mapping[Type, str] = {
@@ -104,19 +104,20 @@ class PostgresDriver(Driver):
             (last_row,) = _one(con, "SELECT seq FROM mesh_marks WHERE producer = $1 FOR UPDATE", [_ROWS])
             producers = [batch.producer for batch in group if batch.producer]
             found = con.execute("SELECT producer, seq FROM mesh_marks WHERE producer = ANY($1)", [producers])
-            planned = plan(self.schemas, group, dict(found.fetchall()), last_row)
-            for period, rows in planned.inserts.items():
+            judged = judge(group, dict(found.fetchall()), last_row)
+            inserts = laid_out(self.schemas, judged.fresh, last_row)
+            for period, rows in inserts.items():
                 if period not in self._known:
                     self._make(con, period)
                 self._copy(con, period, rows)
-            marks = planned.marks | {_ROWS: planned.last_row}
+            marks = judged.marks | {_ROWS: judged.last_row}
             con.execute(
                 "INSERT INTO mesh_marks SELECT unnest($1::text[]), unnest($2::bigint[]), 0"
                 " ON CONFLICT (producer) DO UPDATE SET seq = excluded.seq, at_ns = 0",
                 [list(marks), list(marks.values())],
             )
-        self._known |= planned.inserts.keys()
-        return planned.outcomes
+        self._known |= inserts.keys()
+        return judged.outcomes
 
     def mark(self, producer: str) -> int | None:
         with self._transaction() as con:

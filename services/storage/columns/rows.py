@@ -35,21 +35,30 @@ class Batch:
     # By Arrow's count.
     size: int
     rows: int
+    # Whether its JSON was made by us: nobody need look whether it is any.
+    json_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What one transaction writes, and what each batch of its group is told once it is durable."""
+class Judged:
+    """What becomes of a group of batches, and what each is told once it is durable."""
 
     outcomes: list[Appended | SequenceError]
-    inserts: dict[Period, pa.Table]
+    # Those to be stored.
+    fresh: list[Batch]
     # Of the producers whose last sequence number changes.
     marks: dict[str, int]
     last_row: int
 
 
 def check(
-    schemas: Mapping[str, TableSchema], tables: Mapping[str, pa.Table], producer: str, seq: int, after: int | None
+    schemas: Mapping[str, TableSchema],
+    tables: Mapping[str, pa.Table],
+    producer: str,
+    seq: int,
+    after: int | None,
+    *,
+    json_known: bool = False,
 ) -> Batch:
     """Return the batch with its columns in the types of their schemas; `BatchError` says what is wrong with it."""
     if len(producer) > 255:
@@ -60,38 +69,48 @@ def check(
         raise BatchError(f"a batch covers what follows {after} up to {seq}: that is nothing")
     checked = {name: _checked(_schema(schemas, name), table) for name, table in tables.items() if table.num_rows}
     size = sum(table.nbytes for table in checked.values())
-    return Batch(checked, producer, seq, after, size, sum(table.num_rows for table in checked.values()))
+    rows = sum(table.num_rows for table in checked.values())
+    return Batch(checked, producer, seq, after, size, rows, json_known)
 
 
-def plan(schemas: Mapping[str, TableSchema], group: Sequence[Batch], marks: Mapping[str, int], last_row: int) -> Plan:
-    """Return what to write for `group`; `marks` has what is stored of its producers, and rows end at `last_row`."""
+def judge(group: Sequence[Batch], marks: Mapping[str, int], last_row: int) -> Judged:
+    """Return what to store of `group`; `marks` has what is stored of its producers, and rows end at `last_row`."""
     stored: dict[str, int] = {}
-    fresh: dict[str, list[pa.Table]] = {}
+    fresh: list[Batch] = []
     verdicts: list[SequenceError | bool] = []
     for batch in group:
         # None: nothing is known of it any more, or yet, and whatever it goes on with is right.
         mark = stored.get(batch.producer, marks.get(batch.producer)) if batch.producer else None
         if mark is None or (batch.after == mark if batch.after is not None else batch.seq > mark):
             verdicts.append(False)
+            fresh.append(batch)
             if batch.producer:
                 stored[batch.producer] = batch.seq
-            for name, table in batch.tables.items():
-                fresh.setdefault(name, []).append(table)
         else:
             verdicts.append(True if batch.seq <= mark else SequenceError(batch.producer, mark))
-    inserts: dict[Period, pa.Table] = {}
-    for name, tables in fresh.items():
-        rows = _joined(tables)
-        numbered = rows.append_column(ROW_ID, pa.array(np.arange(last_row + 1, last_row + 1 + rows.num_rows)))
-        last_row += rows.num_rows
-        inserts.update(_by_period(schemas[name], numbered))
+    last_row += sum(batch.rows for batch in fresh)
     outcomes: list[Appended | SequenceError] = [
         verdict
         if isinstance(verdict, SequenceError)
         else Appended(verdict, last_row, stored.get(batch.producer, marks.get(batch.producer, 0)))
         for batch, verdict in zip(group, verdicts, strict=True)
     ]
-    return Plan(outcomes, inserts, stored, last_row)
+    return Judged(outcomes, fresh, stored, last_row)
+
+
+def laid_out(schemas: Mapping[str, TableSchema], batches: Sequence[Batch], last_row: int) -> dict[Period, pa.Table]:
+    """Return the rows of the batches by period, numbered from what follows `last_row`."""
+    tables: dict[str, list[pa.Table]] = {}
+    for batch in batches:
+        for name, table in batch.tables.items():
+            tables.setdefault(name, []).append(table)
+    inserts: dict[Period, pa.Table] = {}
+    for name, parts in tables.items():
+        rows = _joined(parts)
+        numbered = rows.append_column(ROW_ID, pa.array(np.arange(last_row + 1, last_row + 1 + rows.num_rows)))
+        last_row += rows.num_rows
+        inserts.update(_by_period(schemas[name], numbered))
+    return inserts
 
 
 def plain(table: pa.Table) -> pa.Table:

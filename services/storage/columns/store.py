@@ -57,9 +57,15 @@ class ThreadedStore(ColumnStore):
         return self
 
     async def append(
-        self, batches: Mapping[str, pa.Table], *, producer: str = "", seq: int = 0, after: int | None = None
+        self,
+        batches: Mapping[str, pa.Table],
+        *,
+        producer: str = "",
+        seq: int = 0,
+        after: int | None = None,
+        json_known: bool = False,
     ) -> Appended:
-        batch = check(self._driver.schemas, batches, producer, seq, after)
+        batch = check(self._driver.schemas, batches, producer, seq, after, json_known=json_known)
         return await self._writing.submit(batch)
 
     async def durable_seq(self, producer: str) -> int | None:
@@ -120,7 +126,9 @@ class ThreadedStore(ColumnStore):
     @property
     def stats(self) -> Mapping[str, float]:
         writer = self._writing
-        return asdict(writer.counters) | {
+        return {
+            **asdict(writer.counters),
+            **self._driver.stats,
             "queued_bytes": writer.queued_bytes,
             "queries": self._queries,
             "queries_waiting": self._waiting,

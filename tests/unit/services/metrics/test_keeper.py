@@ -164,6 +164,13 @@ async def delivering(here: World, receiver: Receiver) -> AsyncIterator[Delivery]
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def told(here: World, receiver: Receiver) -> None:
+    """Wait until it is written down that the receiver was told: who ends before that tells it again."""
+    async with asyncio.timeout(PATIENCE):
+        while not any(receiver.name in kept.sent for kept in here.keeper.alerts()):
+            await asyncio.sleep(0.01)
+
+
 async def test_what_fires_and_what_is_resolved_is_told_once_and_signed(tmp_path: Path) -> None:
     async with world(tmp_path) as here, receiving() as (url, taken):
         receiver = Receiver(f"{url}/hook", secret="s3cret")
@@ -174,6 +181,7 @@ async def test_what_fires_and_what_is_resolved_is_told_once_and_signed(tmp_path:
             assert headers[SIGNATURE] == signature("s3cret", headers[TIMESTAMP], headers["body"].encode())
             (alert,) = body["alerts"]
             assert (body["status"], alert["status"], alert["value"]) == ("firing", "firing", "60.0")
+            await told(here, receiver)
         async with delivering(here, receiver):  # as after a restart: what was told is not told again
             await here.at(10, 1)
             _, _, body = await asyncio.wait_for(taken.get(), PATIENCE)
