@@ -185,7 +185,7 @@ class DuckDbFile:
                 con.rollback()
             if isinstance(error, duckdb.FatalException):  # such as a full disk: this connection is of no more use
                 self._reconnect()
-            if isinstance(error, duckdb.DataError):
+            if isinstance(error, duckdb.DataError | UnicodeDecodeError):
                 raise BatchError(_line(error)) from error
             if isinstance(error, duckdb.Error | OSError):
                 raise StorageError(f"the telemetry store cannot be written: {_line(error)}") from error
@@ -269,6 +269,8 @@ class DuckDbReader(Reader):
                 return self._run(sql, params, scopes)
         except duckdb.Error as error:
             raise _query_error(error) from error
+        except UnicodeDecodeError as error:  # DuckDB quotes the query in its message, and may cut a character in two
+            raise QueryError("the query makes no sense to the database") from error
 
     def interrupt(self) -> None:
         self._cursor.interrupt()

@@ -154,14 +154,15 @@ class Flusher:
     def _flush(self, group: Sequence[Frame]) -> bool:
         """Write a group, and tell whether that went well."""
         began = time.monotonic()
+        failure: StorageError | None
         try:
             with self._writing:
                 self._put(group)
-        except StorageError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must go on
+            failure = error if isinstance(error, StorageError) else StorageError(f"it could not be written: {error!r}")
             if self._failure is None:
-                _log.warning("what was acknowledged stays in the journal for now: %s", error)
+                _log.warning("what was acknowledged stays in the journal for now: %s", failure)
             self.counters.flush_failures += 1
-            failure: StorageError | None = error
         else:
             self.counters.flushes += 1
             self.counters.flush_seconds += time.monotonic() - began

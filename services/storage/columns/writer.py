@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -24,6 +25,8 @@ from services.storage.columns.rows import Batch
 
 # How much of the queue's room is free again when the one that was refused may come back: told as seconds.
 RETRY_AFTER = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -152,10 +155,12 @@ class Writer:
             group[0].outcome = error
             counters.refused += 1
             return
-        except ColumnsError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must go on
             counters.failures += 1
+            if not isinstance(error, ColumnsError):
+                _log.exception("batches could not be written, for a reason that nobody thought of")
             for job in group:
-                job.outcome = error
+                job.outcome = error if isinstance(error, ColumnsError) else StorageError(f"a fault: {error!r}")
                 if job.batch is not None and job.batch.producer:
                     self._failed[job.batch.producer] = self._submitted
             return
