@@ -17,23 +17,30 @@ from mesh.cli.quiet import quieten
 from mesh.cli.top import command as top
 from mesh.cli.traces import command as traces
 
-app = typer.Typer(
-    name="mesh",
-    help=(
-        "A gRPC service mesh.\n\n"
-        "[bold]mesh up --demo[/] starts everything on this machine with a small shop to try it on; "
-        "each command's --help shows how it is used."
-    ),
-    epilog=(
-        "Exit codes: 0 done, 1 failed, 2 bad usage. MESH_CONTROL says where the control services are, for the commands "
-        "that ask them; 127.0.0.1:7711, where 'mesh up' puts them, is the default."
-    ),
-    rich_markup_mode="rich",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+def _empty() -> typer.Typer:
+    return typer.Typer(
+        name="mesh",
+        help=(
+            "A gRPC service mesh.\n\n"
+            "[bold]mesh up --demo[/] starts everything on this machine with a small shop to try it on; "
+            "each command's --help shows how it is used."
+        ),
+        epilog=(
+            "Exit codes: 0 done, 1 failed, 2 bad usage. MESH_CONTROL says where the control services are, for the "
+            "commands that ask them; 127.0.0.1:7711, where 'mesh up' puts them, is the default."
+        ),
+        rich_markup_mode="rich",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        # Makes it one that has commands, whatever number of them.
+        callback=lambda: None,
+    )
+
+
+app = _empty()
 
 # What a wrong command line raises; typer has this class from click or from its own copy of it, as its version goes.
 _BadCommandLine = cast("type[Exception]", typer.BadParameter.__base__)
@@ -61,13 +68,29 @@ for command in (
     command.add_to(app)
 
 
+def _asked(arguments: Sequence[str]) -> typer.Typer:
+    """Return what has the command that is asked for, or all where none of ours is.
+
+    Typer makes every command that it is given, and for all of them that takes longer than most commands do.
+    """
+    for name in arguments[:1]:
+        found = _empty()
+        found.registered_commands = [one for one in app.registered_commands if one.name == name]
+        groups = ((one, one.typer_instance) for one in app.registered_groups)
+        found.registered_groups = [one for one, group in groups if group is not None and group.info.name == name]
+        if found.registered_commands or found.registered_groups:
+            return found
+    return app
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, `sys.argv` by default; returns the exit code."""
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
     if not debug:
         quieten()
     try:
-        code = app(args=arguments, prog_name="mesh", standalone_mode=False)
+        code = _asked(arguments)(args=arguments, prog_name="mesh", standalone_mode=False)
     except _BadCommandLine as error:
         return _complain(error)
     except (typer.Abort, KeyboardInterrupt):
