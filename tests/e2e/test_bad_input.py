@@ -22,6 +22,9 @@ from services.forwarding.split import SHAPES
 from services.names import TELEMETRY
 from tests.e2e.harness import PATIENCE, Running, channel, eventually
 
+# One control process for all of them.
+pytestmark = pytest.mark.xdist_group("bad input")
+
 # More than 64 MiB, of which a compressed request of 70 kB is made.
 BOMB = 80 << 20
 CODES = grpc.StatusCode

@@ -7,7 +7,6 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 import psutil
@@ -25,11 +24,13 @@ from tests.e2e.harness import PATIENCE, RunningMesh, channel, eventually, instan
 
 WORKERS = 16
 
+pytestmark = pytest.mark.xdist_group("faults")
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[RunningMesh]:
-    """A shop of its own, to be broken."""
-    with running_mesh(tmp_path, demo=True) as mesh:
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """A shop of this module's own, to be broken: each test ends when what it broke works again."""
+    with running_mesh(tmp_path_factory.mktemp("faults"), demo=True) as mesh:
         yield mesh
 
 
@@ -87,8 +88,12 @@ async def load_on(internal: str, *, orders: bool) -> AsyncIterator[Load]:
 
 
 def server_of(shop: RunningMesh, instance: str) -> psutil.Process:
-    """Return the process that serves as `instance`."""
-    return psutil.Process(shop.pid(instance))
+    """Return the process that serves as `instance` now: another one than when all was ready, where it was killed."""
+    for process in psutil.Process(shop.process.pid).children():
+        with contextlib.suppress(psutil.Error):
+            if instance in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+    raise AssertionError(f"nobody serves as {instance}")
 
 
 def told(load: Load) -> list[tuple[str, str]]:

@@ -30,6 +30,9 @@ from mesh.api.registry.v1 import DeregisterRequest, Instance, RegisterRequest, R
 from services.metrics.alerts.delivery import SIGNATURE, TIMESTAMP, signature
 from tests.e2e.harness import PATIENCE, RunningMesh, eventually, mesh, running_mesh
 
+# One mesh for all of them.
+pytestmark = pytest.mark.xdist_group("metrics")
+
 SECRET = "a secret of the test"
 RULES = """
 groups:

@@ -60,6 +60,10 @@ groups:
 """
 
 
+# One control process for all of them.
+pytestmark = pytest.mark.xdist_group("opentelemetry")
+
+
 @pytest.fixture(scope="module")
 def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("sdk")

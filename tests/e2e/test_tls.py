@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import pytest
 
 from examples.shop.api.v1 import ListProductsRequest, StorefrontStub
-from tests.certificates import Authority
-from tests.e2e.harness import BIN, PATIENCE, channel, eventually, mesh, running_mesh
+from tests.certificates import Authority, Pair
+from tests.e2e.harness import BIN, PATIENCE, RunningMesh, channel, eventually, mesh, running_mesh
 from tests.e2e.test_workers import Load, answer, scrape
+
+# One mesh of each engine for all of them.
+pytestmark = pytest.mark.xdist_group("tls")
 
 LOCAL = "127.0.0.1"
 LIST_PRODUCTS = "shop.v1.Storefront/ListProducts"
@@ -52,62 +57,73 @@ class SecureLoad(Load):
         StorefrontStub(opened).ListProducts(ListProductsRequest(), timeout=PATIENCE)
 
 
-@pytest.mark.parametrize("engine", ["aio", "wire"])
-def test_grpcurl_talks_to_the_edge_and_certificates_are_followed(tmp_path: Path, engine: str) -> None:
-    authority = Authority()
-    first, second = authority.sign(names=(LOCAL,)), authority.sign(names=(LOCAL,), days=9)
-    cert, key = first.write(tmp_path, "edge")
-    ca = authority.write(tmp_path, "ca")
-    with running_mesh(
-        tmp_path, "--engine", engine, "--workers", "2", "--config", config(tmp_path, cert, key), demo=True
-    ) as running:
+@dataclass
+class Secured:
+    """A shop behind an edge of two workers that speaks TLS, and its certificates."""
 
-        def ends() -> list[tuple[dict[str, str], float]]:
-            return scrape(running.admin)["mesh_edge_tls_not_after_seconds"]
-
-        listed = grpcurl("-cacert", ca, running.public, "list")
-        assert "shop.v1.Storefront" in listed.stdout.split(), listed.stderr
-        assert "tea" in grpcurl("-cacert", ca, "-d", "{}", running.public, LIST_PRODUCTS).stdout
-        for wrong in (("-plaintext",), ()):  # without TLS, and trusting only the system's authorities
-            assert grpcurl(*wrong, running.public, "list").returncode != 0
-        assert ends() == [({"of": "public"}, first.not_after)]
-
-        with channel(running.internal) as opened:  # plaintext, as no option says otherwise
-            assert StorefrontStub(opened).ListProducts(ListProductsRequest(), timeout=PATIENCE).products
-
-        second.write(tmp_path, "edge")
-        eventually(lambda: ends() == [({"of": "public"}, second.not_after)], "the new certificate is in force")
-        assert grpcurl("-cacert", ca, "-d", "{}", running.public, LIST_PRODUCTS).returncode == 0
-
-        Path(cert).write_text("broken")
-
-        def failures() -> float:
-            return sum(
-                value
-                for labels, value in scrape(running.admin)["mesh_edge_tls_reload_failures_total"]
-                if labels["of"] == "public"
-            )
-
-        eventually(lambda: failures() == 2, "both workers tell of the broken file")
-        assert grpcurl("-cacert", ca, "-d", "{}", running.public, LIST_PRODUCTS).returncode == 0
-        assert ends() == [({"of": "public"}, second.not_after)]
-        eventually(lambda: "the last good files of public stay in force" in running.log("edge"), "it is logged")
+    mesh: RunningMesh
+    folder: Path
+    authority: Authority
+    shown: Pair
+    ca: str
 
 
-def test_a_rolling_restart_over_tls_loses_no_call(tmp_path: Path) -> None:
-    authority = Authority()
-    cert, key = authority.sign(names=(LOCAL,)).write(tmp_path, "edge")
-    with running_mesh(
-        tmp_path, "--engine", "wire", "--workers", "2", "--config", config(tmp_path, cert, key), demo=True
-    ) as running:
-        with SecureLoad(running.public, authority.pem).running() as load:
-            eventually(lambda: load.done > 50, "the load runs")
-            os.kill(running.pid("edge"), signal.SIGHUP)
-            eventually(lambda: "all workers are replaced" in running.log("edge"), "the workers are replaced")
-            seen = load.done
-            eventually(lambda: load.done > seen + 50, "the load goes on")
-        assert load.failures == []
-        assert answer(running.admin, "readyz") == (200, "ready")
+@pytest.fixture(scope="module", params=["wire", "aio"])
+def secured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder, authority = tmp_path_factory.mktemp("secured"), Authority()
+    shown = authority.sign(names=(LOCAL,))
+    options = config(folder, *shown.write(folder, "edge"))
+    with running_mesh(folder, "--engine", request.param, "--workers", "2", "--config", options, demo=True) as running:
+        yield Secured(running, folder, authority, shown, authority.write(folder, "ca"))
+
+
+@pytest.mark.parametrize("secured", ["wire"], indirect=True)
+def test_a_rolling_restart_over_tls_loses_no_call(secured: Secured) -> None:
+    running = secured.mesh
+    with SecureLoad(running.public, secured.authority.pem).running() as load:
+        eventually(lambda: load.done > 50, "the load runs")
+        os.kill(running.pid("edge"), signal.SIGHUP)
+        eventually(lambda: "all workers are replaced" in running.log("edge"), "the workers are replaced")
+        seen = load.done
+        eventually(lambda: load.done > seen + 50, "the load goes on")
+    assert load.failures == []
+    assert answer(running.admin, "readyz") == (200, "ready")
+
+
+def test_grpcurl_talks_to_the_edge_and_certificates_are_followed(secured: Secured) -> None:
+    first, second = secured.shown, secured.authority.sign(names=(LOCAL,), days=9)
+    running, ca = secured.mesh, secured.ca
+
+    def ends() -> list[tuple[dict[str, str], float]]:
+        return scrape(running.admin)["mesh_edge_tls_not_after_seconds"]
+
+    listed = grpcurl("-cacert", ca, running.public, "list")
+    assert "shop.v1.Storefront" in listed.stdout.split(), listed.stderr
+    assert "tea" in grpcurl("-cacert", ca, "-d", "{}", running.public, LIST_PRODUCTS).stdout
+    for wrong in (("-plaintext",), ()):  # without TLS, and trusting only the system's authorities
+        assert grpcurl(*wrong, running.public, "list").returncode != 0
+    assert ends() == [({"of": "public"}, first.not_after)]
+
+    with channel(running.internal) as opened:  # plaintext, as no option says otherwise
+        assert StorefrontStub(opened).ListProducts(ListProductsRequest(), timeout=PATIENCE).products
+
+    cert, _ = second.write(secured.folder, "edge")
+    eventually(lambda: ends() == [({"of": "public"}, second.not_after)], "the new certificate is in force")
+    assert grpcurl("-cacert", ca, "-d", "{}", running.public, LIST_PRODUCTS).returncode == 0
+
+    Path(cert).write_text("broken")
+
+    def failures() -> float:
+        return sum(
+            value
+            for labels, value in scrape(running.admin)["mesh_edge_tls_reload_failures_total"]
+            if labels["of"] == "public"
+        )
+
+    eventually(lambda: failures() == 2, "both workers tell of the broken file")
+    assert grpcurl("-cacert", ca, "-d", "{}", running.public, LIST_PRODUCTS).returncode == 0
+    assert ends() == [({"of": "public"}, second.not_after)]
+    eventually(lambda: "the last good files of public stay in force" in running.log("edge"), "it is logged")
 
 
 def test_clients_show_certificates(tmp_path: Path) -> None:
