@@ -99,6 +99,8 @@ class MetricsPusher:
         name = re.sub(r"[^!-~]", "_", f"{service}/{instance}")
         self._producer = f"{name[:180]}/{secrets.token_hex(8)}"
         self._seq = itertools.count(1)
+        # When the last values were taken.
+        self._taken_ms = 0
         self._waiting: deque[_Waiting] = deque()
         self._samples = 0
         self._came, self._sent = asyncio.Event(), asyncio.Event()
@@ -117,7 +119,7 @@ class MetricsPusher:
         sampling.cancel()
         await asyncio.gather(sampling, return_exceptions=True)
         at_ms = self._now_ms()
-        self._put(at_ms, self._taken())
+        self._take(at_ms)
         self._put(at_ms + 1, self._snapshots.end())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.close_seconds):
@@ -131,7 +133,7 @@ class MetricsPusher:
 
     async def flush(self) -> None:
         """Push the values as they are now, and return when they are stored."""
-        self._put(self._now_ms(), self._taken())
+        self._take(self._now_ms())
         while self._waiting:
             self._sent.clear()
             await self._sent.wait()
@@ -140,19 +142,25 @@ class MetricsPusher:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            self._put(self._now_ms(), self._taken())
+            self._take(self._now_ms())
             due = max(due + self._options.interval, loop.time())
             await asyncio.sleep(due - loop.time())
 
-    def _taken(self) -> Mapping[Series, float]:
+    def _take(self, at_ms: int) -> None:
+        """Note the values as they are now, and that what counts and is new was 0 the last time."""
         try:
-            return self._snapshots.take()
+            values = self._snapshots.take()
         except Exception as error:  # noqa: BLE001 - a collector is anybody's code, and the next time may do
             _log.warning("the metrics of this process cannot be read: %s", error)
-            return {}
+            return
+        self.stats.refused += self._snapshots.refused
+        if self._snapshots.born and self._taken_ms < at_ms:
+            # A moment later: a series that ended then has its end there.
+            self._put(min(self._taken_ms + 1, at_ms - 1), self._snapshots.born)
+        self._put(at_ms, values)
+        self._taken_ms = at_ms
 
     def _put(self, at_ms: int, values: Mapping[Series, float]) -> None:
-        self.stats.refused += self._snapshots.refused
         rest = iter(values.items())
         while part := dict(itertools.islice(rest, SAMPLES_A_REQUEST)):
             self._waiting.append(_Waiting(next(self._seq), at_ms, part))

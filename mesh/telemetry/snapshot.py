@@ -39,6 +39,15 @@ _TYPES = {
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 
 
+def counts_up(name: str, kind: str) -> bool:
+    """Tell whether a series of this name, of a metric of this type, begins at 0 and only grows.
+
+    To a rate the first value of a series says nothing: what came to 100 between two looks would count as nothing at
+    all, and so would the first errors of a service. But a series that was not there at the look before was 0 then.
+    """
+    return kind == "counter" or (kind in {"histogram", "summary"} and name.endswith(("_bucket", "_count", "_sum")))
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
     """A series with its target's labels, `__name__` among them, by name."""
@@ -67,6 +76,9 @@ class Snapshots:
         self._target = dict(target)
         self._max = max_series
         self._series: dict[Labels, Series] = {}
+        # Whether there was a snapshot before, and the series of the last one that began after it, at 0.
+        self._begun = False
+        self.born: dict[Series, float] = {}
         # Series that were left out of the last snapshot: too many, or not what the service takes.
         self.refused = 0
 
@@ -90,7 +102,9 @@ class Snapshots:
         for labels, series in self._series.items():
             if labels not in found:
                 values[series] = STALE
-        self._series = found
+        new = found.items() - self._series.items() if self._begun else ()
+        self.born = {one: 0.0 for labels, one in new if counts_up(dict(labels)["__name__"], one.type)}
+        self._series, self._begun = found, True
         return values
 
     def end(self) -> dict[Series, float]:

@@ -100,7 +100,7 @@ async def test_what_waits_is_bounded_and_the_newest_stays(control: ControlProces
     async with pusher(control, registry, interval=1000, max_waiting_samples=5) as pushing:
         for _ in range(20):
             ticks.inc()
-            pushing._put(pushing._now_ms(), pushing._taken())
+            pushing._take(pushing._now_ms())
         assert (pushing._samples, pushing.stats.dropped) == (5, 15)
         await control.start()
         await pushing.flush()

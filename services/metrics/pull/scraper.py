@@ -13,9 +13,10 @@ import httpx
 import numpy as np
 
 from mesh.errors import MeshError
+from mesh.telemetry.snapshot import counts_up
 from services.metrics.errors import InvalidError
 from services.metrics.promql.data import STALE
-from services.metrics.promql.labels import NAME, Labels, from_mapping
+from services.metrics.promql.labels import NAME, Labels, from_mapping, get
 from services.metrics.pull import exposition
 from services.metrics.pull.targets import Target
 from services.metrics.samples import Meta, Samples, source_of
@@ -43,7 +44,9 @@ class State:
     error: str = ""
     at_ms: int = 0
     seconds: float = 0.0
+    # What the last scrape brought, nothing when it failed, and when that was.
     series: frozenset[Labels] = frozenset()
+    scraped_ms: int = 0
 
 
 class Scraper:
@@ -125,7 +128,7 @@ class Scraper:
         except (InvalidError, httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
             state.health, state.error = "down", _reason(error)
         state.at_ms, state.seconds = at_ms, time.perf_counter() - began
-        await self._record(state, samples, at_ms)
+        await self.record(state, samples, at_ms)
 
     async def _get(self, url: str) -> tuple[bytes, str]:
         """Return the body and its content type."""
@@ -141,7 +144,7 @@ class Scraper:
                     raise InvalidError(f"its answer is longer than {self._options.max_scrape_bytes} bytes")
         return bytes(body), reply.headers.get("content-type", "")
 
-    async def _record(self, state: State, samples: Samples | None, at_ms: int) -> None:
+    async def record(self, state: State, samples: Samples | None, at_ms: int) -> None:
         """Store what a scrape brought, stale markers for what it no longer brought, and how it went."""
         found = frozenset(samples.series) if samples is not None else frozenset()
         about = {
@@ -152,8 +155,20 @@ class Scraper:
         own = {from_mapping({NAME: name, **state.target.labels}): value for name, value in about.items()}
         gone = dict.fromkeys(state.series - found - own.keys(), STALE)
         extra = _at(at_ms, own | gone, _META)
+        if samples is not None:
+            if state.series and at_ms > state.scraped_ms:
+                extra = _joined(extra, _at(state.scraped_ms, self._born(state, samples), {}))
+            extra = _joined(samples, extra)
+            state.scraped_ms = at_ms
         state.series = found
-        await self._append(state, extra if samples is None else _joined(samples, extra))
+        await self._append(state, extra)
+
+    def _born(self, state: State, samples: Samples) -> dict[Labels, float]:
+        """Return 0 for what counts and was not there at the scrape before, nor ever: it began after that."""
+        known, meta = self._store.index, samples.meta
+        new = (labels for labels in samples.series if labels not in state.series and known.slot(labels) is None)
+        named = ((labels, get(labels, NAME)) for labels in new)
+        return {labels: 0.0 for labels, name in named if name in meta and counts_up(name, meta[name].type)}
 
     async def _end(self, state: State, task: asyncio.Task[None]) -> None:
         """Mark all series of a target that has left as ended."""

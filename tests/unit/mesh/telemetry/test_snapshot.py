@@ -44,6 +44,27 @@ def test_what_is_gone_ends_once() -> None:
     assert snapshots.end() == {}
 
 
+def test_what_counts_and_is_new_was_nothing_before() -> None:
+    registry = CollectorRegistry()
+    calls = Counter("calls", "Calls.", ["code"], registry=registry)
+    Gauge("room", "Room.", registry=registry).set(5)
+    calls.labels("OK").inc(3)
+    snapshots = Snapshots(registry, TARGET, 100)
+    snapshots.take()
+    assert snapshots.born == {}, "nobody looked before"
+    calls.labels("INTERNAL").inc(100)
+    Histogram("took", "Time.", buckets=(1.0,), registry=registry).observe(0.5)
+    Gauge("load", "Load.", registry=registry).set(7)
+    values = snapshots.take()
+    assert {(dict(one.labels)["__name__"], value) for one, value in snapshots.born.items()} == {
+        *(("calls_total", 0), ("took_bucket", 0), ("took_count", 0), ("took_sum", 0))
+    }
+    (born,) = [one for one in snapshots.born if one.type == "counter"]
+    assert values[born] == 100
+    snapshots.take()
+    assert snapshots.born == {}
+
+
 def test_what_the_service_would_refuse_is_left_out_and_counted() -> None:
     registry = CollectorRegistry()
     gauge = Gauge("room", "Room.", ["of"], registry=registry)

@@ -16,7 +16,7 @@ from services.metrics.promql.data import is_stale
 from services.metrics.promql.parse import parse_selector
 from services.metrics.promql.plan import Fetch
 from services.metrics.pull import exposition
-from services.metrics.pull.scraper import Scraper
+from services.metrics.pull.scraper import Scraper, State
 from services.metrics.pull.targets import Target, target, targets
 from services.metrics.store import MetricStore
 from tests.unit.services.metrics.helpers import NOW, clock_at, labels, opened
@@ -158,6 +158,29 @@ async def test_a_target_is_scraped_at_once_and_ends_when_it_leaves(tmp_path: Pat
         block = await store.fetch(Fetch(parse_selector("things"), NOW, NOW + 60_000))
         assert is_stale(block.values).tolist() == [False, True]
         assert len(block_values) == 2
+
+
+async def test_a_counter_that_comes_up_counts_from_nothing(tmp_path: Path) -> None:
+    clock = clock_at()
+    bodies = [
+        b"# TYPE a_total counter\na_total 5\n# TYPE g gauge\n",
+        b'# TYPE a_total counter\na_total 5\na_total{code="x"} 100\n# TYPE g gauge\ng 7\n',
+        b"# TYPE a_total counter\na_total 5\n",
+        b'# TYPE a_total counter\na_total 5\na_total{code="x"} 100\n',
+    ]
+    state = State(at(1))
+    async with opened(tmp_path, clock=clock) as store, Scraper(store) as scraper:
+        for body in bodies:
+            samples = exposition.parse(body, "text/plain", state.target.labels, store.now_ms(), OPTIONS)
+            await scraper.record(state, samples, store.now_ms())
+            clock.advance(1)
+        assert await values(store, 'a_total{code=""}') == [5.0] * 4, "nobody looked before"
+        gauge = await store.fetch(Fetch(parse_selector("g"), NOW - 1000, NOW + 60_000))
+        assert [value for value in gauge.values if not is_stale(value)] == [7.0]
+        found = await values(store, 'a_total{code="x"}')
+        assert (found[:2], found[3]) == ([0.0, 100.0], 100.0), "and where it only was away, nothing is made up"
+        block = await store.fetch(Fetch(parse_selector('a_total{code="x"}'), NOW - 1000, NOW + 60_000))
+        assert block.ts.tolist() == [NOW, NOW + 1000, NOW + 2000, NOW + 3000]
 
 
 @pytest.mark.parametrize(
