@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
             "mesh collect /var/log/shop/orders.log --service orders",
             "mesh collect '/var/log/shop/*.log' journald",
             "mesh collect access.log --format clf --once",
-            "mesh collect app.log --format 'regex:(?P<time>\\S+ \\S+) (?P<level>\\w+) (?P<message>.*)'",
+            "mesh collect app.log --format 'regex:(?P<time>\\S+) (?P<message>.*)'",
             "./orders 2>&1 | mesh collect - --service orders",
         ),
     )(collect)

@@ -83,6 +83,19 @@ def _asked(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
+def _flowing(commands: typer.Typer) -> None:
+    """Let paragraphs of help fill a terminal of any width: the lines of a docstring are those of its source."""
+    for one in commands.registered_commands:
+        text = one.help or (one.callback.__doc__ if one.callback else None) or ""
+        one.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n")).strip()
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _flowing(group.typer_instance)
+
+
+_flowing(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, `sys.argv` by default; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments

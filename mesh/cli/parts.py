@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
             "mesh control",
             "mesh control --listen 10.0.0.5:7713 --data-dir /var/lib/meshplane",
             "mesh control --forward otlp://collector:4317",
-            "mesh control --listen 10.0.0.5:7713 --store etcd://10.0.0.7:2379,10.0.0.8:2379,10.0.0.9:2379",
+            "mesh control --listen 10.0.0.5:7713 --store etcd://a:2379,b:2379,c:2379",
         ),
     )(control)
     app.command(

@@ -25,10 +25,10 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         "up",
         epilog=arguments.examples(
-            "mesh up --demo                          the mesh with a small shop to try it on",
-            "mesh up --public 0.0.0.0:7710           let other machines reach what is public",
-            "mesh up --data-dir /tmp/m --public 127.0.0.1:0 --internal 127.0.0.1:0 --admin 127.0.0.1:0 --json",
-            "                                        one more mesh, for a test: on any free ports",
+            "mesh up --demo                     the mesh with a shop to try it on",
+            "mesh up --public 0.0.0.0:7710      open to other machines",
+            "mesh up --data-dir /tmp/m --public 127.0.0.1:0 --internal 127.0.0.1:0 \\\\",
+            "    --admin 127.0.0.1:0 --json     one more, on any free ports",
         ),
     )(up)
 

@@ -135,5 +135,9 @@ def _push_error(error: grpc.aio.AioRpcError, sink: str) -> PushError:
         status = rpc_status.from_call(error)  # type: ignore[arg-type]
         for detail in status.details if status is not None else ():
             detail.Unpack(retry)
-    said = f"{sink} answered {error.code().name}: {error.details() or 'nothing more'}"
+    if error.code() is grpc.StatusCode.UNAVAILABLE and not retry.ByteSize():
+        # The core's own words are of sockets.
+        said = f"{sink} cannot be reached"
+    else:
+        said = f"{sink} answered {error.code().name}: {error.details() or 'nothing more'}"
     return PushError(said, retry.retry_delay.ToMilliseconds() / 1000)

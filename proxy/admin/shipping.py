@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from mesh.api.logsink.v1 import LogBatch, TextColumn
 from mesh.edge import EDGE_SERVICE
-from mesh.resilience.outcome import code_name, has_server_failed
+from mesh.resilience.outcome import CANCELLED, OK, code_name, has_server_failed
 from mesh.telemetry.kinds import LOGS, SPANS
 from mesh.telemetry.record import ERROR, INFO, WARN, column
 from mesh.telemetry.sampling import Sampler
@@ -70,7 +70,8 @@ def access_batch(records: Sequence[tuple[int, Call]], lines: Sequence[str], inst
 
 
 def _severity(call: Call) -> int:
-    return INFO if call.status == 0 else ERROR if has_server_failed(call.status) else WARN
+    # Who hangs up is not in trouble: so ends every stream that is watched.
+    return INFO if call.status in (OK, CANCELLED) else ERROR if has_server_failed(call.status) else WARN
 
 
 class _Counters(Collector):

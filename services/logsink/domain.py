@@ -26,7 +26,7 @@ from services.logsink import otlp, records, searching
 from services.logsink.records import LOGS
 from services.logsink.searching import InvalidError, Query
 from services.sinks.decoding import Decoder
-from services.storage.columns.base import DAY_NS, Appended, BatchError, ColumnStore
+from services.storage.columns.base import DAY_NS, Appended, BatchError, ColumnStore, QueryError
 
 # How many records of a tail are read, and sent, at once: the bound of what one tailer costs.
 TAIL_PAGE = 500
@@ -168,4 +168,10 @@ class LogSink:
 
     async def _query(self, query: Query) -> pa.Table:
         async with asyncio.timeout(QUERY_SECONDS):
-            return await self._store.query(query.sql, query.params, {"logs": query.scope})
+            try:
+                return await self._store.query(query.sql, query.params, {"logs": query.scope})
+            except QueryError as error:
+                if searching.MATCHES not in query.sql:
+                    raise
+                # The database knows its kind of expressions; without its own name for errors.
+                raise InvalidError(f"filter.regex: {str(error).rpartition('Error: ')[2]}") from error

@@ -30,6 +30,8 @@ __all__ = ["InvalidError", "Query", "fitting"]
 MAX_LIMIT = 5_000
 DEFAULT_LIMIT = 100
 MAX_PATTERN = 1_000
+# How a condition on the message begins.
+MATCHES = "body ~"
 MAX_BUCKETS = 10_000
 BUCKETS = 60
 # How many records Fields looks at, and how many values it tells of each.
@@ -220,4 +222,4 @@ def _add_patterns(found: Conditions, filter_: Filter) -> None:
         # Only where it must be: DuckDB is slower with it.
         found.add("body ILIKE {} ESCAPE '\\'" if escaped != text else "body ILIKE {}", f"%{escaped}%")
     if filter_.regex:
-        found.add("body ~ {}", plain(filter_.regex, "regex"))
+        found.add(f"{MATCHES} {{}}", plain(filter_.regex, "regex"))

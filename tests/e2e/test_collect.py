@@ -221,6 +221,17 @@ async def test_kills_of_both_sides_under_load(control: ControlProcess, tmp_path:
     assert Counter(found) == Counter(written)
 
 
+async def test_what_is_to_be_sent_once_must_be_there(control: ControlProcess, tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text("a\n")
+    async with Collecting(control, tmp_path, "--once", str(tmp_path / "a.log"), str(tmp_path / "b.log")) as collecting:
+        assert collecting.process is not None
+        _, said = await asyncio.wait_for(collecting.process.communicate(), PATIENCE)
+        assert (collecting.process.returncode, said.decode()) == (1, f"mesh: there is no file {tmp_path / 'b.log'}\n")
+    # A pattern may fit nothing.
+    async with Collecting(control, tmp_path, "--once", str(tmp_path / "*.txt")) as collecting:
+        assert await collecting.ended() == ""
+
+
 async def test_one_collector_a_places_file(control: ControlProcess, tmp_path: Path) -> None:
     write(tmp_path / "app.log", "one")
     async with Collecting(control, tmp_path, str(tmp_path / "app.log")):

@@ -47,7 +47,7 @@ def test_nothing_found_and_what_makes_no_sense(demo: RunningMesh) -> None:
     assert (shown.returncode, shown.stdout) == (0, "")
     assert shown.stderr.startswith("mesh: no log record fits")
     for arguments, code, says in (
-        (("--regex", "("), 1, "missing )"),
+        (("--regex", "("), 2, "mesh: --regex: missing )"),
         (("--level", "loud"), 2, "--level"),
         (("-f", "--since", "1h"), 2, "-f"),
     ):

@@ -93,7 +93,7 @@ def test_nothing_found_and_what_makes_no_sense(demo: RunningMesh) -> None:
     for arguments, code, says in (
         (("trace", "nobody-has-this"), 1, "there is no trace"),
         (("trace", "f" * 32), 1, "there is no trace"),
-        (("traces", "--code", "LATE"), 1, "LATE"),
+        (("traces", "--code", "LATE"), 2, "mesh: --code: 'LATE' is none of gRPC's: OK,"),
         (("traces", "--min-duration", "long"), 2, "--min-duration"),
         (("topology", "--since", "yesterday"), 2, "--since"),
     ):

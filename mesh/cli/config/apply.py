@@ -44,7 +44,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=arguments.examples(
             "mesh config apply shop -f prod.yaml -e prod",
             "generate | mesh config apply shop -f - -s orders",
-            "mesh config apply shop -f config/ --prune      a folder, as it is kept in git",
+            "mesh config apply shop -f config/ --prune   a folder, as git has it",
         ),
     )(apply)
 

@@ -46,7 +46,7 @@ def add_to(app: typer.Typer) -> None:
         "set",
         epilog=arguments.examples(
             "mesh config set shop http.port=8080 log.level=debug -e dev",
-            "mesh config set shop --secret db.password -e prod      asks for it, or reads standard input",
+            "mesh config set shop --secret db.password -e prod   asks for it, or stdin",
             "mesh config set shop --unset http.port -e dev",
         ),
     )(set_)

@@ -27,6 +27,18 @@ BACKLOG = 10
 PAGE = 1_000
 CALL_SECONDS = 40.0
 
+# What the sinks call what these commands' options mean.
+_OPTIONS = {
+    "filter.attributes": "--attr",
+    "filter.codes": "--code",
+    "filter.correlation_id": "--cid",
+    "filter.instances": "--instance",
+    "filter.method": "--method",
+    "filter.regex": "--regex",
+    "filter.services": "--service",
+    "filter.text": "TEXT",
+}
+
 _AGO = re.compile(r"(\d{1,9})(s|m|h|d|w)(?: ago)?")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
@@ -124,7 +136,7 @@ async def _search(asked: Asked, targets: Targets, printer: Printer) -> None:
             break
         except grpc.aio.AioRpcError as error:
             failure = _error(error, targets.current)
-            if isinstance(failure, RefusedError):
+            if isinstance(failure, RefusedError | UsageError):
                 raise failure from error
             targets.move_on()
     else:
@@ -170,7 +182,7 @@ async def _follow(asked: Asked, targets: Targets, printer: Printer) -> None:
         except grpc.aio.AioRpcError as error:
             failure = _error(error, targets.current)
             # What never worked will not now; what did is waited for.
-            if isinstance(failure, RefusedError) or not request.cursor:
+            if isinstance(failure, RefusedError | UsageError) or not request.cursor:
                 raise failure from error
             if not away:
                 say(f"{failure}; waiting for it")
@@ -178,7 +190,18 @@ async def _follow(asked: Asked, targets: Targets, printer: Printer) -> None:
         await asyncio.sleep(max(0.2, targets.move_on()))
 
 
+def refused(error: grpc.aio.AioRpcError) -> MeshError | None:
+    """Return what is wrong with what was asked, in the words of the command line; None when it is another error."""
+    if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+        return None
+    field, colon, rest = (error.details() or "what was asked makes no sense").partition(": ")
+    option = _OPTIONS.get(field)
+    return UsageError(f"{option}: {rest}" if option and colon else f"{field}{colon}{rest}")
+
+
 def _error(error: grpc.aio.AioRpcError, target: str) -> MeshError:
+    if (wrong := refused(error)) is not None:
+        return wrong
     # The sink's own words say more than that nobody answers.
     if error.code() is grpc.StatusCode.UNAVAILABLE and "telemetry" in (error.details() or ""):
         return MeshError(error.details() or "")

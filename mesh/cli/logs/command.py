@@ -14,10 +14,10 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         "logs",
         epilog=arguments.examples(
-            "mesh logs                                    the last records of the last hour",
-            "mesh logs -f --service orders                as they come",
-            "mesh logs --cid order-7                      everything of one conversation, whenever it was",
-            "mesh logs --since 2d --level error timeout   errors of two days that speak of a timeout",
+            "mesh logs                              the last records of an hour",
+            "mesh logs -f --service orders          as they come",
+            "mesh logs --cid order-7                all of one conversation",
+            "mesh logs --since 2d --level error timeout",
             "mesh logs --attr order.id=7 --json | jq .body",
         ),
     )(logs)

@@ -15,6 +15,9 @@ from mesh.telemetry.record import level_name
 _STYLES = {"TRACE": "dim", "DEBUG": "dim", "INFO": "green", "WARN": "yellow", "ERROR": "red", "FATAL": "bold red"}
 # Attributes that say nothing to who reads lines; --json has them.
 _HIDDEN = ("resource.telemetry.", "mesh.")
+# Of an edge's record of a call: what its time, its message and its correlation id say already.
+_ACCESS = "access"
+_IN_BODY = frozenset({"ts", "correlation_id", "method", "code"})
 _MAX_VALUE = 200
 
 
@@ -75,11 +78,18 @@ def _parts(record: LogRecord) -> list[tuple[str, str]]:
         (f" {where.strip('/') or '-'}", "cyan"),
         (f"  {body}", ""),
     ]
-    shown = {name: value for name, value in _attributes(record).items() if not name.startswith(_HIDDEN)}
+    shown = {name: value for name, value in _attributes(record).items() if _says(record, name, value)}
     if record.correlation_id:
         shown["cid"] = record.correlation_id
     said = " ".join(f"{_plain(name)}={_value(value)}" for name, value in shown.items())
     return [*parts, (f"  {said}", "dim")] if said else parts
+
+
+def _says(record: LogRecord, name: str, value: Any) -> bool:
+    """Tell whether an attribute says what the line does not say yet."""
+    if value is None or name.startswith(_HIDDEN):
+        return False
+    return not (record.event_name == _ACCESS and name in _IN_BODY)
 
 
 def _value(value: Any) -> str:

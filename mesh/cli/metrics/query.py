@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
             "mesh query up",
             "mesh query 'sum by (service) (rate(mesh_edge_calls_total[1m]))'",
             "mesh query 'sum(rate(mesh_edge_calls_total[1m]))' --range 1h --step 30s",
-            "mesh query mesh_instance_up --json | jq '.series[] | select(.value == 0).labels'",
+            "mesh query 'mesh_instance_up == 0' --json | jq '.series[].labels'",
         ),
     )(query)
 

@@ -17,7 +17,7 @@ from mesh.api.tracesink.v1 import (
     TraceSinkStub,
     TraceSummary,
 )
-from mesh.cli.logs.asking import DEFAULT_SINCE_NS, parse_time
+from mesh.cli.logs.asking import DEFAULT_SINCE_NS, parse_time, refused
 from mesh.discovery.channel import control_channel, mesh_error
 from mesh.discovery.errors import RefusedError
 from mesh.discovery.targets import Targets
@@ -112,7 +112,7 @@ async def asked(control: str, ask: Callable[[Any], Awaitable[T]]) -> T:
                 return await ask(TraceSinkStub(channel))
             except grpc.aio.AioRpcError as error:
                 failure = _error(error, targets.current)
-                if isinstance(failure, RefusedError) or attempt == len(targets):
+                if isinstance(failure, RefusedError | UsageError) or attempt == len(targets):
                     raise failure from error
         targets.move_on()
     raise AssertionError
@@ -146,6 +146,8 @@ async def traces_of(stub: Any, id_: str) -> tuple[list[GetTraceResponse], bool]:
 
 
 def _error(error: grpc.aio.AioRpcError, target: str) -> MeshError:
+    if (wrong := refused(error)) is not None:
+        return wrong
     if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED):
         return RefusedError(error.details() or "the search takes too long: narrow its time range with --since")
     return mesh_error(error, target)

@@ -25,24 +25,24 @@ def add_to(app: typer.Typer) -> None:
         "traces",
         epilog=arguments.examples(
             "mesh traces                                      the newest of the last hour",
-            "mesh traces --errors --since 2d                  those with a failed span, and whose fault it was",
-            "mesh traces --service orders --min-duration 1s   those in which orders took a second",
+            "mesh traces --errors --since 2d                  those that failed",
+            "mesh traces --service orders --min-duration 1s   orders took a second",
             "mesh traces --attr order.id=7 --since 7d         those of one order",
-            "mesh traces --latency --since 15m                which service makes the latency",
+            "mesh traces --latency --since 15m                who makes the latency",
         ),
     )(traces)
     app.command(
         "trace",
         epilog=arguments.examples(
             "mesh trace 0af7651916cd43dd8448eb211c80319c      one trace",
-            "mesh trace order-7                               all traces of a correlation id",
+            "mesh trace order-7                               a correlation id's traces",
         ),
     )(trace)
     app.command(
         "topology",
         epilog=arguments.examples(
             "mesh topology                                    of the last hour",
-            "mesh topology --since 15m --service payments     who calls payments, and whom it calls",
+            "mesh topology --since 15m --service payments     one and its neighbours",
         ),
     )(topology)
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh.errors import StartError
 from mesh.options import require
 from mesh.telemetry.collect.batches import Manner
 from mesh.telemetry.collect.following import Following
@@ -59,6 +60,18 @@ class Collector:
         self._following: set[str] = set()
 
     async def run(self) -> None:
+        """Send what is there, and what comes.
+
+        Raises:
+            StartError: a file that is to be sent once is not there; nothing has been sent then.
+
+        """
+        if self._options.once:
+            for source in self._options.sources:
+                # A pattern may well fit nothing yet.
+                plain = source not in (STDIN, JOURNAL) and not glob.has_magic(source)
+                if plain and not Path(source).exists():  # noqa: ASYNC240 - before anything is served
+                    raise StartError(f"there is no file {source}")
         async with Sinks(self._options.control) as sinks:
             try:
                 async with asyncio.TaskGroup() as group:

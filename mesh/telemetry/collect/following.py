@@ -64,7 +64,7 @@ class Following:
                     fd = os.open(self._path, os.O_RDONLY)
                 except OSError as error:
                     if not told:
-                        _log.warning("%s: %s", self._path, error.strerror)
+                        _log.warning("%s: %s; waiting for it", self._path, error.strerror)
                     if self._once:
                         return
                     told = True

@@ -46,6 +46,7 @@ class Api:
         both = ["GET", "POST"]
         return Starlette(
             routes=[
+                Route("/", _root),
                 Route("/api/v1/query", _route(self.query), methods=both),
                 Route("/api/v1/query_range", _route(self.query_range), methods=both),
                 Route("/api/v1/series", _route(self.series), methods=both),
@@ -169,6 +170,17 @@ class Api:
     async def own(self, request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._own), headers={"content-type": content_type})
+
+
+async def _root(_request: Request) -> Response:
+    """Tell whoever opens the address in a browser what it is for."""
+    return PlainTextResponse(
+        "This is the metrics service of a meshplane, which speaks Prometheus' HTTP API: /api/v1/query, query_range,\n"
+        "series, labels, label/NAME/values, rules, alerts, targets and metadata.\n\n"
+        "Graphs: add this address to Grafana as a data source of type Prometheus; or in a terminal\n"
+        "  mesh query 'sum by (job) (rate(rpc_server_call_duration_seconds_count[1m]))' --range 1h\n"
+        "  mesh top\n"
+    )
 
 
 async def _well(_request: Request) -> Response:

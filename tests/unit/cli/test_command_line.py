@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+import typer
 
-from mesh.cli.main import main
+from mesh.cli.main import app, main
 
 
 def test_help_imports_nothing_that_is_slow() -> None:
@@ -38,3 +40,18 @@ def test_a_usage_error_of_ours_is_one_line(capsys: pytest.CaptureFixture[str]) -
 def test_a_free_port_needs_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["register", "orders", "127.0.0.1:0"]) == 2
     assert "port" in capsys.readouterr().err
+
+
+def commands(of: typer.Typer = app, before: str = "mesh") -> Iterator[tuple[str, str, str]]:
+    """Yield each command's name, help and examples."""
+    for one in of.registered_commands:
+        yield f"{before} {one.name}", one.help or "", one.epilog or ""
+    for group in of.registered_groups:
+        if isinstance(group.typer_instance, typer.Typer):
+            yield from commands(group.typer_instance, f"{before} {group.typer_instance.info.name}")
+
+
+@pytest.mark.parametrize(("name", "text", "examples"), list(commands()), ids=lambda value: value[:20])
+def test_help_fits_a_terminal_of_80_columns(name: str, text: str, examples: str) -> None:
+    assert [line for line in examples.splitlines() if len(line) > 78] == [], name
+    assert [paragraph for paragraph in text.split("\n\n") if "\n" in paragraph] == [], f"{name}: it is wrapped twice"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -96,3 +97,20 @@ def test_json_has_what_is_there() -> None:
         "body": "x",
     }
     assert structure(RECORD)["attributes"]["n"] == 3
+
+
+def test_a_call_at_the_edge_is_said_once() -> None:
+    attributes = {"ts": 1.5, "correlation_id": "order-7", "listener": "public", "method": "/a.B/C", "code": "OK"}
+    record = LogRecord(
+        ts_ns=NOW,
+        body="/a.B/C OK",
+        event_name="access",
+        service="mesh-edge",
+        instance="e",
+        correlation_id="order-7",
+        attributes=json.dumps({**attributes, "endpoint": None, "attempts": 1}),
+    )
+    assert line(record).endswith(" mesh-edge/e  /a.B/C OK  listener=public attempts=1 cid=order-7")
+    assert structure(record)["attributes"].keys() >= attributes.keys(), "data has all of it"
+    record.event_name = ""
+    assert "code=OK" in line(record), "what others call so may be something else"
