@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+# Tests at once: many wait for what other processes do, so one more than the smallest machine has cores.
+JOBS   ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help up install test test-compiled compiled unit lint types protos protos-check fmt bench constraints clean
@@ -32,7 +34,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 test: $(VENV)/.installed-dev lint types protos-check test-compiled  ## Lint, type-check, and run all tests
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 # The package as pip installs it, its data path compiled (setup.py), beside the tests.
 compiled: $(VENV)/.installed-dev  ## Build the package with its data path compiled, into build/compiled

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,20 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from prometheus_client import CollectorRegistry
 from prometheus_client import Counter as Counted
 from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.api.metrics.v1 import MetricsStub, QueryRequest
+from mesh.api.tracesink.v1 import GetCorrelationRequest, TraceSinkStub
 from mesh.cli.supervisor.ready import serving_all
+from mesh.telemetry.kinds import SPANS
 from mesh.telemetry.metrics_push import MetricsPusher, PusherOptions
 from mesh.telemetry.record import Record, to_batch
 from mesh.telemetry.shipper import Shipper
+from mesh.telemetry.spans import SpanRecord, to_span_batch
 from services.names import TELEMETRY
 from tests.e2e.registry_harness import AWAITED, PATIENCE, ControlProcess
 from tests.e2e.test_collect import bodies
@@ -95,6 +101,34 @@ def export(*texts: str) -> ExportLogsServiceRequest:
     return request
 
 
+NOW = time.time_ns()
+# Of one conversation, so that one request reads all of them.
+SPAN = SpanRecord("4bf92f3577b34da6a3ce929d0e0e4736", "", "work", NOW, NOW + 1, service="s", correlation_id="order-8")
+
+
+def export_spans(*ids: str) -> ExportTraceServiceRequest:
+    request = ExportTraceServiceRequest()
+    resource = request.resource_spans.add()
+    resource.resource.attributes.add(key="service.name").value.string_value = "otlp"
+    scope = resource.scope_spans.add()
+    for id_ in ids:
+        span = scope.spans.add(
+            trace_id=bytes.fromhex(SPAN.trace_id), span_id=bytes.fromhex(id_), name="work", start_time_unix_nano=NOW
+        )
+        span.end_time_unix_nano = NOW + 1
+        span.attributes.add(key="correlation_id").value.string_value = SPAN.correlation_id
+    return request
+
+
+async def span_ids(at: ControlProcess) -> list[str]:
+    """Return the ids of all spans of SPAN's conversation."""
+    async with at.channel() as channel:
+        stub: Any = TraceSinkStub(channel)
+        asked = GetCorrelationRequest(correlation_id=SPAN.correlation_id, limit=2_000)
+        found = await stub.GetCorrelation(asked, wait_for_ready=True, timeout=PATIENCE)
+    return [item.span.span_id for item in found.items if item.HasField("span")]
+
+
 async def query(at: ControlProcess, promql: str) -> list[float]:
     async with at.channel() as channel:
         stub: Any = MetricsStub(channel)
@@ -107,14 +141,17 @@ async def test_everything_is_at_the_other_end_once_over_its_kills(tmp_path: Path
         registry = CollectorRegistry()
         ticks = Counted("ticks", "Ticks.", registry=registry)
         sent: list[str] = []
+        spans: list[str] = []
         async with (
             Shipper(one.address, "test") as shipper,
+            Shipper(one.address, "test", kind=SPANS) as span_shipper,
             MetricsPusher(
                 one.address, registry, service="s", instance="i", options=PusherOptions(interval=1000)
             ) as pushing,
             one.channel() as channel,
         ):
             logs: Any = LogsServiceStub(channel)  # type: ignore[no-untyped-call]
+            traces: Any = TraceServiceStub(channel)  # type: ignore[no-untyped-call]
             for number in range(60):
                 if number in (10, 35):
                     await other.kill()
@@ -124,24 +161,29 @@ async def test_everything_is_at_the_other_end_once_over_its_kills(tmp_path: Path
                 assert shipper.put(to_batch([Record(text, correlation_id="order-7") for text in columns], 0))
                 await logs.Export(export(*otlp), timeout=PATIENCE, compression=grpc.Compression.Gzip)
                 sent += columns + otlp
+                ids = [f"{number * 6 + n + 1:016x}" for n in range(6)]
+                assert span_shipper.put(to_span_batch([replace(SPAN, span_id=id_) for id_ in ids[:3]]))
+                await traces.Export(export_spans(*ids[3:]), timeout=PATIENCE, compression=grpc.Compression.Gzip)
+                spans += ids
                 ticks.inc()
                 await pushing.flush()
-        assert sorted(await bodies(one)) == sorted(sent)
+        for signal, all_of, wanted in (("logs", bodies, sent), ("traces", span_ids, spans)):
+            assert sorted(await all_of(one)) == sorted(wanted)
 
-        async def arrived() -> bool:
-            return len(await bodies(other)) >= len(sent)
+            async def arrived(all_of: Any = all_of, wanted: list[str] = wanted) -> bool:
+                return len(await all_of(other)) >= len(wanted)
 
-        await until(arrived)
-        found = Counter(await bodies(other))
-        assert (found - Counter(sent), Counter(sent) - found) == (Counter(), Counter())
+            await until(arrived)
+            found = Counter(await all_of(other))
+            assert (found - Counter(wanted), Counter(wanted) - found) == (Counter(), Counter())
 
-        async def all_counted() -> bool:
-            return await one.metric("mesh_forward_records_total", signal="logs", outcome="sent") == len(sent)
+            async def all_counted(signal: str = signal, wanted: list[str] = wanted) -> bool:
+                return await one.metric("mesh_forward_records_total", signal=signal, outcome="sent") == len(wanted)
 
-        await until(all_counted)
-        assert await one.metric("mesh_forward_records_total", signal="logs", outcome="dropped") == 0
-        assert await one.metric("mesh_forward_retries_total", signal="logs") > 0
-        assert await one.metric("mesh_forward_waiting_bytes", signal="logs") == 0
+            await until(all_counted)
+            assert await one.metric("mesh_forward_records_total", signal=signal, outcome="dropped") == 0
+            assert await one.metric("mesh_forward_retries_total", signal=signal) > 0
+            assert await one.metric("mesh_forward_waiting_bytes", signal=signal) == 0
         name = 'count_over_time(ticks_total{job="s",instance="i"}[10m])'
 
         async def same_samples() -> bool:
