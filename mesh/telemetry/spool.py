@@ -40,7 +40,7 @@ class Spool:
         return self._kept[0][0]
 
     def put(self, seq: int, data: bytes) -> None:
-        """Keep a batch behind all others. Raises `OSError`."""
+        """Keep a batch, behind or before all others as its number says. Raises `OSError`."""
         if self._lock is None:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _locked(self.folder)
@@ -48,7 +48,11 @@ class Spool:
         temporary = path.with_suffix(".tmp")
         temporary.write_bytes(zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "big") + data)
         temporary.replace(path)
-        self._keep(seq, len(data) + _CHECKSUM_BYTES)
+        if self._kept and seq < self.first:
+            self._kept.appendleft((seq, len(data) + _CHECKSUM_BYTES))
+            self.size += len(data) + _CHECKSUM_BYTES
+        else:
+            self._keep(seq, len(data) + _CHECKSUM_BYTES)
 
     def read(self) -> bytes | None:
         """Return the oldest batch; None when its file is not what was written."""

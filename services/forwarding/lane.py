@@ -71,6 +71,8 @@ class Lane:
         self._memory: deque[Item] = deque()
         # What is being sent from memory; its group must stay what it is.
         self._current: _Group | None = None
+        # The number of the last group that is on disk as well while it is being sent.
+        self._kept = 0
         self._seq = 0
         self.memory_bytes = 0
         # Held while groups move from memory to disk: they are in neither then.
@@ -139,8 +141,11 @@ class Lane:
                 await self._came.wait()
                 continue
             await self._deliver(self._producer, group)
-            self.memory_bytes -= group.size
-            self._current = None
+            async with self._moving:
+                self.memory_bytes -= group.size
+                self._current = None
+                if self._spool and self._kept == group.seq:
+                    await asyncio.to_thread(self._spool.drop)
             self._sent.set()
 
     async def _empty(self, spool: Spool) -> None:
@@ -199,11 +204,32 @@ class Lane:
         return _Group(self._seq, items)
 
     async def _spill_when_high(self) -> None:
+        """Move what waits to the disk when it is much, or when what is being sent is not answered at once.
+
+        So a process that is killed takes with it no more than the last moments.
+        """
+        late: _Group | None = None
         while True:
-            await self._high.wait()
+            try:
+                async with asyncio.timeout(self._options.keep_seconds):
+                    await self._high.wait()
+            except TimeoutError:
+                before, late = late, self._current
+                if late is None or late is not before:
+                    continue
+                async with self._moving:
+                    await self._keep_current()
+                    await self._spill()
+                continue
             self._high.clear()
             async with self._moving:
                 await self._spill()
+
+    async def _keep_current(self) -> None:
+        """Have what is being sent on disk as well."""
+        group = self._current
+        if group is not None and self._kept != group.seq and await self._write(group):
+            self._kept = group.seq
 
     async def _spill(self) -> None:
         """Move what is not being sent to the disk, as long as there is room."""
@@ -221,7 +247,7 @@ class Lane:
         group, self._current = self._current, None
         if group is not None:
             self.memory_bytes -= group.size
-            if not await self._write(group):
+            if self._kept != group.seq and not await self._write(group):
                 self.stats.dropped += group.records
         await self._spill()
 

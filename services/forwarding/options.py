@@ -118,6 +118,8 @@ class ForwardOptions:
     request_bytes: int = 3 << 20
     # Small batches are sent together up to so much.
     group_bytes: int = 1 << 20
+    # Seconds after which what is being sent, and what waits behind it, is on disk as well.
+    keep_seconds: float = 1.0
     # Seconds that a collector gets to answer, and that the end may take to send what waits.
     timeout: float = 30.0
     close_seconds: float = 2.0
@@ -126,3 +128,4 @@ class ForwardOptions:
         require(self.memory_bytes >= 1 << 16 and self.spool_bytes >= 0, "forwarding needs at least 64 KiB of memory")
         require(self.request_bytes >= 1 << 12 and self.group_bytes >= 1, "forwarding's requests are too small")
         require(self.timeout > 0 and self.close_seconds >= 0, "forwarding's times must be positive")
+        require(self.keep_seconds > 0, "forwarding cannot be on disk before it begins")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,47 @@ async def test_what_one_process_left_the_next_one_sends_once(tmp_path: Path) -> 
         assert collector.bodies[-1] == "new"
         assert set(collector.bodies) < {*texts, "new"}
         assert len(collector.bodies) == len(set(collector.bodies)) >= 30
+        assert not list(tmp_path.iterdir())
+
+
+async def test_what_waits_for_a_collector_that_is_away_outlives_a_kill(tmp_path: Path) -> None:
+    texts = ["being sent", *map(str, range(5))]
+    async with lane("127.0.0.1:1", tmp_path / "own", keep_seconds=0.05, close_seconds=0) as sending:
+        sending.put(item("being sent"))
+        await until(lambda: sending._current is not None)
+        for text in texts[1:]:
+            sending.put(item(text))
+        await until(lambda: not sending._memory and sending._kept > 0)
+        # What a kill at this moment would leave.
+        async with sending._moving:
+            shutil.copytree(tmp_path / "own", tmp_path / "left")
+    assert sending.stats.dropped == 0
+    async with collecting() as (collector, address):
+        for folder in ("left", "own"):
+            async with lane(address, tmp_path / folder) as sending:
+                await until(lambda: len(collector.bodies) >= len(texts) and not sending._waiting)
+            assert collector.bodies == texts, "each once, and in order"
+            assert not list((tmp_path / folder).iterdir())
+            collector.bodies.clear()
+
+
+async def test_what_was_kept_while_it_was_sent_is_sent_once(tmp_path: Path) -> None:
+    answered = asyncio.Event()
+
+    async def late(_: Any) -> None:
+        await answered.wait()
+
+    async with collecting() as (collector, address):
+        collector.answers += [late]
+        async with lane(address, tmp_path, keep_seconds=0.05) as sending:
+            sending.put(item("a"))
+            await until(lambda: sending._kept > 0)
+            sending.put(item("b"))
+            await until(lambda: not sending._memory)
+            answered.set()
+            await until(lambda: sending.stats.sent == 2 and not sending._waiting)
+        assert collector.bodies == ["a", "b"]
+        assert (sending.memory_bytes, sending.spool_bytes) == (0, 0)
         assert not list(tmp_path.iterdir())
 
 
