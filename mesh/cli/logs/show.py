@@ -19,6 +19,10 @@ _HIDDEN = ("resource.telemetry.", "mesh.")
 _ACCESS = "access"
 _IN_BODY = frozenset({"ts", "correlation_id", "method", "code"})
 _MAX_VALUE = 200
+_QUOTED = frozenset(' \n\t"')
+# As OpenTelemetry calls them, and what the trace says as well.
+_TRACE = "exception.stacktrace"
+_TOLD_BY_TRACE = (_TRACE, "exception.type", "exception.message")
 
 
 class Printer:
@@ -71,18 +75,33 @@ def _styled(record: LogRecord) -> Any:
 def _parts(record: LogRecord) -> list[tuple[str, str]]:
     level = level_name(record.severity_number)
     where = record.instance if record.instance.startswith(record.service) else f"{record.service}/{record.instance}"
-    body = _plain(record.body.rstrip()).replace("\n", "\n    ")
+    attributes = _attributes(record)
+    body = _indented(record.body)
     parts = [
         (_time(record.ts_ns, None).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], "dim"),
         (f" {level:<5}", _STYLES.get(level, "")),
         (f" {where.strip('/') or '-'}", "cyan"),
         (f"  {body}", ""),
     ]
-    shown = {name: value for name, value in _attributes(record).items() if _says(record, name, value)}
+    shown = {name: value for name, value in attributes.items() if _says(record, name, value)}
+    # Below the line, as in a log file; it ends with the kind of the exception and what it says.
+    trace = attributes.get(_TRACE)
+    if not isinstance(trace, str) or not trace.strip():
+        trace = ""
+    for name in _TOLD_BY_TRACE if trace else ():
+        shown.pop(name, None)
     if record.correlation_id:
         shown["cid"] = record.correlation_id
     said = " ".join(f"{_plain(name)}={_value(value)}" for name, value in shown.items())
-    return [*parts, (f"  {said}", "dim")] if said else parts
+    if said:
+        parts.append((f"  {said}", "dim"))
+    if trace:
+        parts.append((f"\n    {_indented(trace)}", ""))
+    return parts
+
+
+def _indented(text: str) -> str:
+    return _plain(text.rstrip()).replace("\n", "\n    ")
 
 
 def _says(record: LogRecord, name: str, value: Any) -> bool:
@@ -94,8 +113,8 @@ def _says(record: LogRecord, name: str, value: Any) -> bool:
 
 def _value(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = _plain(text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…").replace("\n", "\\n")
-    return json.dumps(text, ensure_ascii=False) if not text or " " in text else text
+    text = _plain(text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…")
+    return json.dumps(text, ensure_ascii=False) if not text or set(text) & _QUOTED else text
 
 
 def _plain(text: str) -> str:

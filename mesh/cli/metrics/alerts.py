@@ -162,12 +162,12 @@ def unsilence(
 
     async def ask(stub: MetricsAsyncStub, _: Process) -> None:
         from mesh.api.metrics import v1
-        from mesh.errors import UsageError
+        from mesh.errors import MeshError
 
         known = (await stub.ListSilences(v1.ListSilencesRequest(), timeout=TIMEOUT)).silences
         found = next((one for one in known if one.id == name), None)
         if found is None:
-            raise UsageError(f"there is no silence '{name}': see mesh alerts silences")
+            raise MeshError(f"there is no silence '{name}': see mesh alerts silences")
         found.ends_at_ms = time.time_ns() // 1_000_000
         await stub.Silence(found, timeout=TIMEOUT)
         print_line(f"silence {name} has ended")
@@ -198,7 +198,9 @@ def silences(
         ]
         head = ("ID", "STATE", "UNTIL", "AUTHOR", "MATCHERS", "COMMENT")
         if as_json:
-            print_json([dict(zip(map(str.lower, head), row, strict=True)) for row in rows])
+            shown = [dict(zip(map(str.lower, head), row, strict=True)) for row in rows]
+            # Times as those of alerts are: seconds since 1970.
+            print_json([row | {"until": one.ends_at_ms / 1000} for row, one in zip(shown, found, strict=True)])
         else:
             print_line("\n".join(table(head, rows)) if rows else "nothing is silenced")
 

@@ -114,3 +114,19 @@ def test_a_call_at_the_edge_is_said_once() -> None:
     assert structure(record)["attributes"].keys() >= attributes.keys(), "data has all of it"
     record.event_name = ""
     assert "code=OK" in line(record), "what others call so may be something else"
+
+
+def test_a_stack_trace_is_below_its_line() -> None:
+    about = {
+        "sku": "tea",
+        "exception.type": "ValueError",
+        "exception.message": "no",
+        "exception.stacktrace": 'Traceback:\n  File "a.py"\nValueError: no\x1b\n',
+        "note": "two\nlines",
+    }
+    record = LogRecord(ts_ns=NOW, body="it failed", service="a", instance="b", attributes=json.dumps(about))
+    assert line(record).partition(" a/b  ")[2] == (
+        'it failed  sku=tea note="two\\nlines"\n    Traceback:\n      File "a.py"\n    ValueError: no\\x1b'
+    )
+    record.attributes = json.dumps({"exception.stacktrace": 7, "exception.type": "E"})
+    assert line(record).endswith("it failed  exception.stacktrace=7 exception.type=E")

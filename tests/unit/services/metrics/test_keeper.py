@@ -15,17 +15,18 @@ import pytest
 from mesh.errors import UsageError
 from mesh.testing.clock import ManualClock
 from services.metrics.alerts.delivery import SIGNATURE, TIMESTAMP, Delivery, signature
-from services.metrics.alerts.keeper import DEFAULT_FILE, Keeper
+from services.metrics.alerts.keeper import DEFAULT_FILE, Keeper, default_rules
 from services.metrics.alerts.receivers import Receiver
 from services.metrics.alerts.records import Records, Silence
 from services.metrics.errors import InvalidError, NotFoundError
-from services.metrics.promql.labels import get
+from services.metrics.promql.labels import Labels, from_mapping, get
 from services.metrics.query import Queries
 from services.metrics.store import MetricStore
 from services.storage.kv.embedded import EmbeddedStore
 from tests.unit.services.metrics.helpers import NOW, clock_at, labels, opened, samples
 
 PATIENCE = 30
+SEVERITIES = {"HighErrorRate": "critical", "SlowCalls": "warning", "BreakerOpen": "warning"}
 RULES = """
 groups:
   - name: g
@@ -86,6 +87,74 @@ async def test_alerts_go_through_their_states_and_a_restart_forgets_none(tmp_pat
             assert recorded.values.tolist() == [1.0]
             assert (await queries.instant("ALERTS", NOW + 40_000)).series == []
             assert len((await queries.instant("count_over_time(ALERTS[1m])", NOW + 40_000)).series) >= 2
+
+
+@pytest.mark.parametrize(
+    ("alert", "about", "series"),
+    [
+        (
+            "HighErrorRate",
+            {"service": "payments"},
+            {
+                labels("rpc_server_call_duration_seconds_count", job="payments", rpc_status_code="INTERNAL"): (0, 90),
+                labels("rpc_server_call_duration_seconds_count", job="payments", rpc_status_code="OK"): (0, 10),
+                labels("rpc_server_call_duration_seconds_count", job="orders", rpc_status_code="NOT_FOUND"): (0, 900),
+                labels("mesh_edge_calls_total", job="mesh-edge", service="storefront", code="ABORTED"): (0, 90),
+            },
+        ),
+        (
+            "HighErrorRate",
+            {"service": "legacy"},
+            {labels("mesh_edge_calls_total", job="mesh-edge", service="legacy", code="UNAVAILABLE"): (0, 90)},
+        ),
+        (
+            "SlowCalls",
+            {"service": "payments", "method": "a.B/Slow"},
+            {
+                labels(
+                    f"rpc_server_call_duration_seconds_{kind}", job="payments", rpc_method=f"a.B/{method}", **more
+                ): (0, to)
+                for method, fast in (("Slow", 50), ("Fast", 100))
+                for kind, more, to in (
+                    *(("bucket", {"le": "1"}, fast), ("bucket", {"le": "5"}, 100), ("bucket", {"le": "+Inf"}, 100)),
+                    ("count", {}, 100),
+                )
+            },
+        ),
+        (
+            "BreakerOpen",
+            {"service": "payments", "exported_instance": "p-1"},
+            {
+                labels(
+                    "mesh_client_breaker_state",
+                    job="orders",
+                    instance=caller,
+                    peer_service="payments",
+                    peer_instance="p-1",
+                ): (state, state)
+                for caller, state in (("o-1", 2), ("o-2", 0))
+            },
+        ),
+        (
+            "BreakerOpen",
+            {"service": "legacy", "exported_instance": "l-1"},
+            {labels("mesh_edge_breaker_state", job="mesh-edge", service="legacy", exported_instance="l-1"): (2, 2)},
+        ),
+    ],
+    ids=["errors-sdk", "errors-edge", "slow-sdk", "breaker-sdk", "breaker-edge"],
+)
+async def test_the_rules_that_ship_see_services_that_call_each_other_directly(
+    tmp_path: Path, alert: str, about: dict[str, str], series: dict[Labels, tuple[float, float]]
+) -> None:
+    async with world(tmp_path) as mesh:
+        await mesh.keeper.put_rules("mine", "")
+        await mesh.keeper.put_rules(DEFAULT_FILE, default_rules())
+        points = {one: [(0.0, first), (10.0, last)] for one, (first, last) in series.items()}
+        await mesh.store.append(samples(points), source="x")
+        await mesh.at(10, None)
+        found = {(get(kept.active.labels, "alertname"), kept.active.labels) for kept in mesh.keeper.alerts()}
+        expected = from_mapping({"alertname": alert, "severity": SEVERITIES[alert], **about})
+        assert found == {(alert, expected)}
 
 
 async def test_a_rule_that_cannot_be_evaluated_says_so_and_resolves_nothing(tmp_path: Path) -> None:
