@@ -36,6 +36,7 @@ ALERTMANAGERS_VARIABLE = "MESH_ALERTMANAGERS"
 ALERT_SECRET_VARIABLE = "MESH_ALERT_SECRET"  # noqa: S105 - the name of a variable
 ALERT_SECRET_FILE_VARIABLE = "MESH_ALERT_SECRET_FILE"  # noqa: S105 - the same
 
+KEEP_VARIABLE = "MESH_KEEP"
 FORWARD_VARIABLE = "MESH_FORWARD"
 FORWARD_HEADERS_VARIABLE = "MESH_FORWARD_HEADERS"
 
@@ -127,6 +128,11 @@ def forwarding() -> tuple[list[str], str]:
     `MESH_FORWARD` has URLs, spaces between; `MESH_FORWARD_HEADERS` is NAME=VALUE[,NAME=VALUE...].
     """
     return os.environ.get(FORWARD_VARIABLE, "").split(), os.environ.get(FORWARD_HEADERS_VARIABLE, "")
+
+
+def kept() -> list[str]:
+    """Return how long telemetry is kept when no option says so: `MESH_KEEP` has NAME=VALUE, spaces between."""
+    return os.environ.get(KEEP_VARIABLE, "").split()
 
 
 def editor() -> str:

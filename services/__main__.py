@@ -12,6 +12,7 @@ from mesh.runtime import Process, report, run
 from services.control import DEFAULT_GRACE, ControlOptions, run_control
 from services.forwarding.options import targets
 from services.metrics.alerts.receivers import default_receivers
+from services.retention import retention
 
 
 def main() -> int:
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--config-key-file", type=Path, metavar="FILE", help="keys for secrets, one a line")
     parser.add_argument("--http", default="", metavar="HOST:PORT", help="Prometheus' HTTP API")
     parser.add_argument("--forward", action="append", metavar="URL", help="a collector that telemetry is sent on to")
+    parser.add_argument("--keep", action="append", metavar="NAME=VALUE", help="how long telemetry is kept")
     parser.add_argument("--ready-fd", type=int, help="gets one line of JSON when ready")
     parser.add_argument("--lifeline-fd", type=int, help="a pipe whose end stops the process")
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
@@ -39,6 +41,7 @@ def main() -> int:
             http=args.http,
             receivers=default_receivers(),
             forward=targets(args.forward or ()),
+            keep=retention(args.keep or ()),
         )
     except MeshError as error:
         return report(error, debug=args.debug)

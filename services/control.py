@@ -41,6 +41,7 @@ from services.registry.domain import Registry
 from services.registry.peers import SERVICE
 from services.registry.servicer import SERVICE as REGISTRY
 from services.registry.servicer import add_registry
+from services.retention import Retention
 from services.storage.columns.urls import DUCKDB, check_columns_url
 from services.storage.kv.base import StorageError, Store
 from services.storage.kv.embedded import EmbeddedStore
@@ -84,6 +85,8 @@ class ControlOptions:
     receivers: tuple[Receiver, ...] = ()
     # Collectors that all telemetry is sent on to.
     forward: tuple[Target, ...] = ()
+    # How long telemetry is kept, and how much.
+    keep: Retention = field(default_factory=Retention)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "listen", parse_address(self.listen, LISTEN_OPTION, port_zero=True))
@@ -195,6 +198,7 @@ def _telemetry(
             disks=(options.data_dir,),
             forward=options.forward,
             spool=options.data_dir / "forward",
+            keep=options.keep,
         )
         return made
 

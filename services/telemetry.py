@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from services.forwarding.forwarding import Forwarding
@@ -23,6 +24,8 @@ from services.metrics.hosting import hosted_metrics
 from services.metrics.options import MetricsOptions
 from services.names import LOG_SINK, OTLP_LOGS
 from services.registry.domain import Registry
+from services.retention import Retention
+from services.storage.columns.base import Options as StoreOptions
 from services.storage.columns.retaining import retaining
 from services.storage.columns.urls import open_columns
 from services.storage.kv.base import Store
@@ -43,22 +46,35 @@ async def telemetry(
     disks: Sequence[Path] = (),
     forward: Sequence[Target] = (),
     spool: Path | None = None,
+    keep: Retention | None = None,
 ) -> AsyncIterator[list[Hosted]]:
     """Run the services of `services.names.TELEMETRY` on the columnar store at `url` while the context is open.
 
     They are the control process' that is registered as `me`, a service and an instance, and writes to `disks`. What
-    comes in is sent on to `forward`, and waits in `spool`.
+    comes in is sent on to `forward`, and waits in `spool`. `keep` says how long it is kept.
 
     Raises:
         StartError: the store cannot be used.
 
     """
+    keep = keep or Retention()
+    schemas = (replace(LOGS, max_age=keep.logs), replace(SPANS, max_age=keep.traces))
     async with (
-        open_columns(url, [LOGS, SPANS, *metric_tables.schemas(MetricsOptions().max_age)]) as columns,
+        open_columns(
+            url, (*schemas, *metric_tables.schemas(keep.metrics)), StoreOptions(max_bytes=keep.size)
+        ) as columns,
         retaining(columns),
         Forwarding(forward, me[1], spool) as forwarding,
         hosted_metrics(
-            columns, kv, registry, me=me, http=http, receivers=receivers, disks=disks, forwarding=forwarding
+            columns,
+            kv,
+            registry,
+            me=me,
+            http=http,
+            receivers=receivers,
+            disks=disks,
+            forwarding=forwarding,
+            options=MetricsOptions(max_age=keep.metrics),
         ) as metrics,
     ):
         logs, traces = LogSink(columns, forwarding=forwarding), TraceSink(columns, forwarding=forwarding)

@@ -90,6 +90,16 @@ Forward = Annotated[
         "such as a token. Default: $MESH_FORWARD.",
     ),
 ]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="NAME=VALUE",
+        help="How long telemetry is kept, and how much of it; repeatable: logs=7d, traces=7d, metrics=15d and "
+        "size=10GiB are the defaults. Default: $MESH_KEEP.",
+        show_default=False,
+    ),
+]
 Admin = Annotated[
     str | None,
     typer.Option("--admin", metavar="HOST:PORT", help=f"Where /metrics is, by HTTP.  {_shown(DEFAULT_ADMIN)}"),

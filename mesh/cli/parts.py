@@ -66,6 +66,7 @@ def control(
     alert_webhook: arguments.AlertWebhook = None,
     alertmanager: arguments.Alertmanager = None,
     forward: arguments.Forward = None,
+    keep: arguments.Keep = None,
     config_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -89,6 +90,7 @@ def control(
     from services.control import ControlOptions, run_control
     from services.forwarding.options import targets
     from services.metrics.alerts.receivers import default_receivers
+    from services.retention import retention
 
     options = ControlOptions(
         listen=parse_address(listen, "--listen", port_zero=True),
@@ -100,6 +102,7 @@ def control(
         http=http,
         receivers=default_receivers(alert_webhook or (), alertmanager or ()),
         forward=targets(forward or ()),
+        keep=retention(keep or ()),
         tls=ListenerTls(*(str(path or "") for path in (tls_cert, tls_key, tls_client_ca))),
     )
     process = Announcing(ready_fd, lifeline_fd, debug, name="control", as_json=as_json)

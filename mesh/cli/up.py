@@ -47,6 +47,7 @@ def up(
     alert_webhook: arguments.AlertWebhook = None,
     alertmanager: arguments.Alertmanager = None,
     forward: arguments.Forward = None,
+    keep: arguments.Keep = None,
     grace: arguments.OptionalGrace = None,
     environment: arguments.Environment = None,
     as_json: arguments.Json = False,
@@ -80,6 +81,7 @@ def up(
         tuple(alert_webhook or ()),
         tuple(alertmanager or ()),
         tuple(forward or ()),
+        tuple(keep or ()),
         demo=demo,
         debug=debug,
     )

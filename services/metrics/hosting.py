@@ -21,6 +21,7 @@ from services.metrics.alerts.receivers import Receiver
 from services.metrics.decoding import Decoding
 from services.metrics.http.app import Api
 from services.metrics.http.server import serve_http
+from services.metrics.options import MetricsOptions
 from services.metrics.otlp.servicer import OtlpMetrics
 from services.metrics.own import own_registry
 from services.metrics.pull.itself import keep_itself
@@ -56,6 +57,7 @@ async def hosted_metrics(
     receivers: Sequence[Receiver] = (),
     disks: Sequence[Path] = (),
     forwarding: Forwarding | None = None,
+    options: MetricsOptions | None = None,
 ) -> AsyncIterator[HostedMetrics]:
     """Run the service while the context is open, with samples in `columns`, and rules and alerts in `kv`.
 
@@ -68,7 +70,9 @@ async def hosted_metrics(
     """
     async with contextlib.AsyncExitStack() as stack:
         try:
-            metrics = await stack.enter_async_context(metrics_service(columns, kv, registry, receivers=receivers))
+            metrics = await stack.enter_async_context(
+                metrics_service(columns, kv, registry, receivers=receivers, options=options)
+            )
         except ColumnsError as error:
             raise StartError(f"the telemetry store cannot be read: {error}") from error
         servicer = GrpcMetrics(metrics.store, metrics.queries, metrics.scraper, metrics.keeper)

@@ -29,6 +29,8 @@ class UpOptions:
     alertmanagers: tuple[str, ...] = ()
     # URLs of collectors that telemetry is sent on to.
     forward: tuple[str, ...] = ()
+    # How long telemetry is kept.
+    keep: tuple[str, ...] = ()
     demo: bool = False
     # For every part.
     debug: bool = False
@@ -46,6 +48,7 @@ def control(options: UpOptions) -> Spec:
             *(f"--alert-webhook={url}" for url in options.alert_webhooks),
             *(f"--alertmanager={url}" for url in options.alertmanagers),
             *(f"--forward={url}" for url in options.forward),
+            *(f"--keep={entry}" for entry in options.keep),
             *("--grace", f"{options.edge.grace:g}"),
         ),
         {"control": "127.0.0.1:0", "http": options.http},
