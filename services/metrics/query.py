@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from services.metrics.promql.evaluate import evaluate
 from services.metrics.promql.labels import Labels
 from services.metrics.promql.parse import parse
 from services.metrics.promql.plan import plan
-from services.metrics.promql.tree import Kind, Node, Selector, kind
+from services.metrics.promql.tree import Kind, Node, Selector, Subquery, children, kind
 from services.metrics.store import MetricStore
 
 _REASONS: dict[type[MeshError], str] = {
@@ -29,6 +30,16 @@ _REASONS: dict[type[MeshError], str] = {
     QueryTimeoutError: "timeout",
     BusyError: "busy",
 }
+
+
+T = TypeVar("T")
+
+# What is smaller is computed at once, in about the time that a thread's turn takes: values of a query, samples that its
+# steps look at, nodes of its tree, and values of an answer.
+_SMALL_CELLS = 4000
+_SMALL_LOOKS = 200_000
+_SMALL_NODES = 12
+_SMALL_ANSWER = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +94,7 @@ class Queries:
         node = parse(query)
         at = self._store.now_ms() if at_ms is None else at_ms
         _bound_times(at)
-        value = await self._run(node, Steps(np.array([at], np.int64), at, at), timeout)
-        return self._answered(node, value, np.array([at], np.int64), instant=True)
+        return await self._run(node, Steps(np.array([at], np.int64), at, at), timeout, instant=True)
 
     async def range(self, query: str, start: int, end: int, step: int, timeout: float | None = None) -> Answer:  # noqa: ASYNC109 - as above
         """Return the values of a query from `start` to `end`, every `step` (milliseconds); raises as `instant`."""
@@ -106,7 +116,13 @@ class Queries:
         if (end - start) // step + 1 > most:
             raise LimitError(f"the range has more than {most} steps: take a longer step, or a shorter range")
         steps = Steps.range(start, end, step)
-        return self._answered(node, await self._run(node, steps, timeout), steps.times, instant=False)
+        return await self._run(node, steps, timeout, instant=False)
+
+    async def aside(self, work: Callable[[Answer], T], found: Answer) -> T:
+        """Return what `work` makes of an answer, of a large one in a thread: the event loop has calls to answer."""
+        if sum(len(one.ts) for one in found.series) + len(found.series) <= _SMALL_ANSWER:
+            return work(found)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, found)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -116,7 +132,7 @@ class Queries:
             self.failures[_REASONS.get(type(error), "unavailable")] += 1
             raise
 
-    async def _run(self, node: Node, steps: Steps, timeout: float | None) -> Value:  # noqa: ASYNC109 - as above
+    async def _run(self, node: Node, steps: Steps, timeout: float | None, *, instant: bool) -> Answer:  # noqa: ASYNC109 - as above
         seconds = min(timeout or self._options.query_timeout, self._options.query_timeout)
         given_up = False
 
@@ -128,8 +144,14 @@ class Queries:
         try:
             async with asyncio.timeout(seconds), self._turn():
                 fetched = await self._fetched(node, steps, budget)
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._pool, lambda: evaluate(node, steps, fetched, budget=budget))
+
+                def work() -> Answer:
+                    value = evaluate(node, steps, fetched, budget=budget)
+                    return self._answered(node, value, steps.times, instant=instant)
+
+                if _small(node, steps, fetched):
+                    return work()
+                return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except TimeoutError as error:
             raise QueryTimeoutError(f"the query took longer than {seconds:g} s") from error
         finally:
@@ -170,13 +192,31 @@ class Queries:
         most = self._options.max_result_series
         if len(shown.labels) > most:
             raise LimitError(f"the answer has {len(shown.labels)} series; at most {most} are returned: aggregate them")
+        whole = shown.present.all(axis=1).tolist()
         found = [
-            Series(labels, times[here], row[here])
-            for labels, row, here in zip(shown.labels, shown.values, shown.present, strict=True)
+            Series(labels, times, row) if full else Series(labels, times[here], row[here])
+            for labels, row, here, full in zip(shown.labels, shown.values, shown.present, whole, strict=True)
         ]
         if not instant:
             found.sort(key=lambda one: one.labels)
         return Answer(what if instant else Kind.MATRIX, found)
+
+
+def _small(node: Node, steps: Steps, fetched: Mapping[Selector, Block]) -> bool:
+    """Tell whether a query is evaluated in about a millisecond."""
+    series = sum(len(block.labels) for block in fetched.values())
+    samples = sum(len(block.ts) for block in fetched.values())
+    # Each step may look at every sample once more.
+    if (series + 1) * len(steps) > _SMALL_CELLS or samples * len(steps) > _SMALL_LOOKS:
+        return False
+    nodes = [node]
+    for one in nodes:
+        if isinstance(one, Subquery):
+            return False
+        nodes.extend(children(one))
+        if len(nodes) > _SMALL_NODES:
+            return False
+    return True
 
 
 def _raw(windows: Windows) -> list[Series]:

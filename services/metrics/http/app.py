@@ -65,7 +65,7 @@ class Api:
 
     async def query(self, given: Parameters, _: Request) -> Any:
         found = await self._metrics.queries.instant(given.text("query"), given.time("time"), given.duration("timeout"))
-        return render.answer(found)
+        return await self._metrics.queries.aside(render.answer, found)
 
     async def query_range(self, given: Parameters, _: Request) -> Any:
         step = given.duration("step")
@@ -78,7 +78,7 @@ class Api:
             round(step * 1000),
             given.duration("timeout"),
         )
-        return render.answer(found)
+        return await self._metrics.queries.aside(render.answer, found)
 
     async def series(self, given: Parameters, _: Request) -> Any:
         found, _more = selecting.series(

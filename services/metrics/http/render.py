@@ -10,13 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import orjson
 
-from services.metrics.promql.data import Floats
+from services.metrics.promql.data import Floats, Ints
 from services.metrics.promql.labels import Labels
 from services.metrics.promql.numbers import exchanged
 from services.metrics.promql.tree import Kind
 from services.metrics.query import Answer, Series
+
+# Numbers from the one up to the other are written without an exponent, by orjson as by Go.
+_SMALLEST, _WHOLE = 1e-4, 1e15
 
 
 def success(data: Any, warnings: Iterable[str] = ()) -> str:
@@ -55,37 +58,48 @@ def answer(found: Answer) -> Text:
 
 
 def _metric(labels: Labels) -> str:
-    return json.dumps(dict(labels), separators=(",", ":"))
-
-
-class _Times(dict[int, str]):
-    """What stands before a value, by its time: most series of an answer have the same times."""
-
-    def __missing__(self, ts: int) -> str:
-        made = self[ts] = f'"],[{_time(ts)},"'
-        return made
+    try:
+        return orjson.dumps(dict(labels)).decode()
+    except TypeError:  # half of a surrogate pair, which only `json` writes
+        return json.dumps(dict(labels), separators=(",", ":"))
 
 
 def _many(series: Sequence[Series]) -> Iterator[str]:
-    """Yield series with their samples, joined from pieces that are mostly shared."""
+    """Yield series with their samples: what stands around the values is made once for all that have the same times."""
     texts = _numbers(np.concatenate([one.values for one in series])) if series else []
-    times, end = _Times(), 0
+    ts, around, end = None, "", 0
     for one in series:
         start, end = end, end + len(one.ts)
-        pieces = [""] * (2 * len(one.ts))
-        pieces[0::2] = [times[ts] for ts in one.ts.tolist()]
-        pieces[1::2] = texts[start:end]
-        values = f'{"".join(pieces)[3:]}"]' if pieces else ""
-        yield f'{{"metric":{_metric(one.labels)},"values":[{values}]}}'
+        if one.ts is not ts:
+            ts, around = one.ts, _around(one.ts)
+        yield f'{{"metric":{_metric(one.labels)},"values":[{around % tuple(texts[start:end])}]}}'
+
+
+def _around(ts: Ints) -> str:
+    """Return the text of samples at these times, with `%s` for each value."""
+    return ",".join([f'[{text},"%s"]' for text in _numbers(ts / 1000)])
 
 
 def _numbers(values: Floats) -> list[str]:
-    """Return numbers as Go writes them. Arrow finds their shortest texts in half the time that `repr` takes."""
-    texts: list[str] = pa.array(values).cast(pa.string()).to_pylist()
-    return [
-        exchanged(value) if "e" in text or "n" in text else text
-        for value, text in zip(values.tolist(), texts, strict=True)
-    ]
+    """Return numbers as Go writes them; orjson finds their shortest texts in a fraction of the time of `repr`."""
+    if not len(values):
+        return []
+    size = np.abs(values)
+    with np.errstate(invalid="ignore"):  # NaN is one of them
+        whole = (size < _WHOLE) & (values == np.rint(values))
+    if whole.all() and not np.signbit(values).any():
+        return _texts(values.astype(np.int64))
+    texts = _texts(values)
+    if whole.any():
+        texts = [text.removesuffix(".0") for text in texts]
+    for i in np.flatnonzero(~((size >= _SMALLEST) & (size < _WHOLE)) & (size != 0)).tolist():
+        texts[i] = exchanged(float(values[i]))
+    return texts
+
+
+def _texts(numbers: Floats | Ints) -> list[str]:
+    written = orjson.dumps(np.ascontiguousarray(numbers), option=orjson.OPT_SERIALIZE_NUMPY)
+    return written[1:-1].decode().split(",")
 
 
 def _sample(ts: int, value: float) -> str:
@@ -93,5 +107,4 @@ def _sample(ts: int, value: float) -> str:
 
 
 def _time(ts: int) -> str:
-    whole, left = divmod(ts, 1000)
-    return f"{whole}.{left:03d}".rstrip("0") if left else str(whole)
+    return repr(ts / 1000).removesuffix(".0")

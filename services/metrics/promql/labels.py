@@ -19,6 +19,8 @@ def from_mapping(labels: Mapping[str, str]) -> Labels:
 def without_name(labels: Labels) -> Labels:
     if not labels or labels[0][0] > NAME:
         return labels
+    if labels[0][0] == NAME:  # nearly always
+        return labels[1:]
     return tuple(pair for pair in labels if pair[0] != NAME)
 
 

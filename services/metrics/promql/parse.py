@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import promql_parser
@@ -33,6 +34,8 @@ MAX_QUERY = 32 * 1024
 # The parser recurses: what nests deeper would end the process, not the query.
 MAX_NESTING = 100
 MAX_OPERATORS = 300
+# Queries whose trees are kept: panels and rules ask the same again and again. Longer ones are parsed each time.
+_KEPT, _KEPT_CHARACTERS = 256, 1024
 AGGREGATIONS = frozenset(
     ("sum", "avg", "min", "max", "count", "group", "stddev", "stdvar", "topk", "bottomk", "quantile", "count_values")
 )
@@ -70,11 +73,19 @@ def parse(text: str) -> Node:
         ParseError: it is no PromQL, or of a part of it that is not served; the message says what.
 
     """
+    return _parse_again(text) if len(text) <= _KEPT_CHARACTERS else _parse(text)
+
+
+def _parse(text: str) -> Node:
     _bounded(text)
     try:
         return _node(promql_parser.parse(text))
     except ValueError as error:
         raise ParseError(f"parse error: {' '.join(str(error).split()) or 'this is no PromQL'}") from error
+
+
+# Trees are frozen, so that whoever has one may share it; errors are not kept.
+_parse_again = lru_cache(_KEPT)(_parse)
 
 
 def parse_selector(text: str) -> Selector:
