@@ -1,4 +1,4 @@
-"""`python -m benchmarks.telemetry`: the log and the trace sink, beside DuckDB alone with the same rows in the same run.
+"""`python -m benchmarks.telemetry`: logs, traces and metrics, beside DuckDB alone with the same rows in the same run.
 
 Rates are durable records or spans a second of the control process' CPU (one core), and by the clock, until all of them
 can be found; `acks` sends at half of the rate that is wanted. Lookups are in a store of 10 million records, and one
@@ -6,6 +6,7 @@ of 4.8 million spans.
 
     python -m benchmarks.telemetry --quick
     python -m benchmarks.telemetry --cases columnar,otlp
+    python -m benchmarks.telemetry --cases metrics
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.telemetry_cases import acks, ingest, kinds, queries, traces
+from benchmarks.telemetry_cases import acks, ingest, kinds, metrics, queries, traces
 
 CASES = {
     "columnar": lambda folder, quick: ingest.columnar(folder, rows=200_000 if quick else 2_000_000, kind=kinds.LOGS),
@@ -32,6 +33,7 @@ CASES = {
     "acks": lambda folder, quick: acks.measure(folder, seconds=5 if quick else 30),
     "queries": lambda folder, quick: queries.measure(folder, rows=1_000_000 if quick else 10_000_000),
     "traces": lambda folder, quick: traces.measure(folder, rows=480_000 if quick else 4_800_000),
+    "metrics": lambda folder, quick: metrics.measure(folder, quick=quick),
 }
 
 
@@ -42,7 +44,7 @@ async def _run(names: list[str], *, quick: bool) -> dict[str, dict[str, Any]]:
             found[name] = await CASES[name](Path(folder), quick)
         print(f"{name}:", flush=True)
         for what, value in found[name].items():
-            print(f"  {what:52} {value:12,.1f}", flush=True)
+            print(f"  {what:52} {value:12,.{1 if value >= 10 else 2}f}", flush=True)
     return found
 
 

@@ -1,13 +1,13 @@
-"""`python -m benchmarks.telemetry_cases.metrics`: samples stored a second, and range queries, each beside a yardstick.
+"""The case `metrics`: samples stored a second, and range queries, each beside a yardstick.
 
-Storing stands beside bare DuckDB that is given the same batches as Arrow tables, one transaction each, durable. Pushing
-goes through gRPC into a control process, whose CPU is counted. Range queries go over HTTP to a control process and to a
-real Prometheus, where one is installed, with the same samples in both.
+Storing stands beside bare DuckDB that is given the same batches as Arrow tables, one transaction each, durable.
+Pushing, in columns and as OTLP, goes through gRPC into a control process, whose CPU is counted until all samples can
+be found. Range queries go over HTTP to a control process and to a real Prometheus, where one is installed, with the
+same samples in both; each is asked three times in a row, in turns, and the median is over all, the first time included.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -15,7 +15,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -28,7 +27,8 @@ import duckdb
 import grpc
 import numpy as np
 import psutil
-import uvloop
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from mesh.api.metrics import v1
 from mesh.cli.supervisor.ready import serving_all
@@ -38,10 +38,16 @@ from services.metrics.promql.labels import from_mapping
 from services.metrics.samples import Samples
 from services.metrics.store import MetricStore
 from services.names import TELEMETRY
+from services.storage.columns.base import Scope
 from services.storage.columns.urls import open_columns
 from tests.unit.services.metrics.promql.prometheus_server import installed, running
 
 SERIES, BATCH = 1000, 100_000
+OTLP_POINTS, OTLP_AT_ONCE, OTLP_METHOD = (
+    5000,
+    8,
+    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+)
 QUERIES = {
     "sum of rates": "sum(rate(load_total[5m]))",
     "rates by job": "sum by (job) (rate(load_total[1m]))",
@@ -68,7 +74,11 @@ async def store(folder: Path, count: int, start: int) -> dict[str, float]:
     async with open_columns(f"duckdb://{folder}/ours.db", tables.schemas(options.max_age)) as columns:
         metrics = MetricStore(columns, options)
         await metrics.load()
-        return await _timed(count, [partial(metrics.append, one, source="x") for one in made])
+
+        async def found() -> None:
+            await columns.query("SELECT count(*) FROM {s}", (), {"s": Scope(tables.SAMPLES)})
+
+        return await _timed(count, [*(partial(metrics.append, one, source="x") for one in made), found])
 
 
 async def bare(folder: Path, count: int, start: int) -> dict[str, float]:
@@ -131,6 +141,8 @@ async def push(folder: Path, count: int, start: int) -> dict[str, float]:
             before, began = _cpu(process), time.perf_counter()
             async for answer in stub.Push(iter(requests)):
                 assert not answer.rejected, answer.reason
+            # What is asked for waits until all that was acknowledged is in the database.
+            await stub.Query(v1.QueryRequest(query='load_total{instance="i0"}'))
             total, seconds = count * BATCH, time.perf_counter() - began
             return {"a second": total / seconds, "a core second": total / (_cpu(process) - before)}
 
@@ -168,7 +180,7 @@ async def ranges(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, list[float]]] = {}
         for _ in range(rounds):
             for name, query in QUERIES.items():
-                for who, where in (("ours", http), ("Prometheus", prometheus.address)):
+                for who, where in (("ours", http), ("Prometheus", prometheus.address)) * 3:
                     seconds = _asked(where, query, end)
                     found.setdefault(name, {}).setdefault(who, []).append(seconds)
     return {name: {who: statistics.median(seconds) for who, seconds in by.items()} for name, by in found.items()}
@@ -210,27 +222,66 @@ def _asked(address: str, query: str, end: int) -> float:
     return seconds
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one short round")
-    options = parser.parse_args()
-    count, rounds = (5, 1) if options.quick else (40, 5)
+def otlp_requests(count: int, start: int) -> list[bytes]:
+    """Return requests of 1000 series of one counter, five points each, a second apart."""
+    made = []
+    for number in range(count * BATCH // OTLP_POINTS):
+        request = ExportMetricsServiceRequest()
+        resource = request.resource_metrics.add()
+        resource.resource.attributes.add(key="service.name").value.string_value = "load"
+        metric = resource.scope_metrics.add().metrics.add(name="load")
+        metric.sum.is_monotonic = True
+        metric.sum.aggregation_temporality = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+        for point in range(OTLP_POINTS):
+            at, which = divmod(point, SERIES)
+            made_at = (start + (number * (OTLP_POINTS // SERIES) + at) * 1000) * 1_000_000
+            one = metric.sum.data_points.add(time_unix_nano=made_at, as_double=float(number + point))
+            for key, value in (("job", f"j{which % 10}"), ("part", f"p{which}")):
+                one.attributes.add(key=key).value.string_value = value
+        made.append(request.SerializeToString())
+    return made
+
+
+async def otlp(folder: Path, count: int, start: int) -> dict[str, float]:
+    waiting = otlp_requests(count, start)
+    total = len(waiting) * OTLP_POINTS
+    with control(folder) as (address, _, process):
+        await serving_all(address, TELEMETRY)
+        async with grpc.aio.insecure_channel(address) as channel:
+            export = channel.unary_unary(OTLP_METHOD)
+
+            async def send() -> None:
+                while waiting:
+                    assert not await export(waiting.pop()), "some samples were refused"
+
+            before, began = _cpu(process), time.perf_counter()
+            await asyncio.gather(*(send() for _ in range(OTLP_AT_ONCE)))
+            await v1.MetricsStub(channel).Query(v1.QueryRequest(query='load_total{part="p0"}'))
+            seconds = time.perf_counter() - began
+            return {"a second": total / seconds, "a core second": total / (_cpu(process) - before)}
+
+
+async def measure(folder: Path, *, quick: bool) -> dict[str, float]:
+    """Return samples a second, and milliseconds of the range queries."""
+    count, rounds = (5, 2) if quick else (40, 5)
     start = time.time_ns() // 1_000_000 - 3_600_000
-    print(f"{'samples stored':<26}{'a second':>14}{'a core second':>16}")
-    for name, case in (("bare DuckDB", bare), ("the store", store), ("pushed over gRPC", push)):
-        with tempfile.TemporaryDirectory() as folder:
-            rates = uvloop.run(case(Path(folder), count, start))
-        print(f"{name:<26}{rates['a second']:>14,.0f}{rates['a core second']:>16,.0f}", flush=True)
+    found: dict[str, float] = {}
+    cases = (
+        ("bare DuckDB", bare, count),
+        ("store alone", store, count),
+        ("pushed in columns", push, count),
+        ("pushed as OTLP", otlp, max(1, count // 5)),
+    )
+    for number, (name, case, batch_count) in enumerate(cases):
+        place = folder / str(number)
+        place.mkdir()
+        for what, rate in (await case(place, batch_count, start)).items():
+            found[f"{name}, samples {what}"] = rate
     if installed() is None:
-        print("range queries: no Prometheus is installed here to compare with")
-        return 0
-    print(f"\n{'range query, 1 h, 15 s':<26}{'ours':>14}{'Prometheus':>16}{'ratio':>8}")
-    with tempfile.TemporaryDirectory() as folder:
-        for name, by in asyncio.run(ranges(Path(folder), rounds)).items():
-            mine, other = by["ours"], by["Prometheus"]
-            print(f"{name:<26}{mine * 1000:>11.1f} ms{other * 1000:>13.1f} ms{mine / other:>8.2f}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        print("  no Prometheus is installed here to compare range queries with")
+        return found
+    for name, by in (await ranges(folder, rounds)).items():
+        for who, seconds in by.items():
+            found[f"{name}, {who}, ms"] = seconds * 1000
+        found[f"{name}, ratio"] = by["ours"] / by["Prometheus"]
+    return found
