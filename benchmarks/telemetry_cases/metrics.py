@@ -248,7 +248,7 @@ async def otlp(folder: Path, count: int, start: int) -> dict[str, float]:
     with control(folder) as (address, _, process):
         await serving_all(address, TELEMETRY)
         async with grpc.aio.insecure_channel(address) as channel:
-            export = channel.unary_unary(OTLP_METHOD)
+            export: Any = channel.unary_unary(OTLP_METHOD)
 
             async def send() -> None:
                 while waiting:

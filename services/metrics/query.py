@@ -192,7 +192,7 @@ class Queries:
         most = self._options.max_result_series
         if len(shown.labels) > most:
             raise LimitError(f"the answer has {len(shown.labels)} series; at most {most} are returned: aggregate them")
-        whole = shown.present.all(axis=1).tolist()
+        whole: list[bool] = [bool(one.all()) for one in shown.present]
         found = [
             Series(labels, times, row) if full else Series(labels, times[here], row[here])
             for labels, row, here, full in zip(shown.labels, shown.values, shown.present, whole, strict=True)
