@@ -73,7 +73,7 @@ class Keeper:
         self._read: dict[str, bytes] | None = None
         self.health: dict[tuple[str, str], GroupHealth] = {}
         # What the present evaluation came to, newer than the records: values change without being written each time.
-        self._values: dict[str, float] = {}
+        self._values: dict[str, tuple[float, Mapping[str, str]]] = {}
         self._write_lock = asyncio.Lock()
         # Replaced whenever an alert, a silence or an acknowledgement has changed.
         self.changed = asyncio.Event()
@@ -112,7 +112,8 @@ class Keeper:
         for name, value in sorted(self._records.under(ALERTS).items()):
             kept = records.decode(value)
             if kept.active.state is not State.RESOLVED and name in self._values:
-                kept = replace(kept, active=replace(kept.active, value=self._values[name]))
+                value_now, annotations = self._values[name]
+                kept = replace(kept, active=replace(kept.active, value=value_now, annotations=annotations))
             found.append(kept)
         return found
 
@@ -253,7 +254,7 @@ class Keeper:
         changes: dict[str, bytes | None] = {}
         for labels, active in after.items():
             name = records.fingerprint(labels, key)
-            self._values[name] = active.value
+            self._values[name] = active.value, active.annotations
             old = before.get(labels)
             if old is None or _key(old) != _key(active):
                 fresh = old is None or old.active_ms != active.active_ms

@@ -157,6 +157,18 @@ async def test_the_rules_that_ship_see_services_that_call_each_other_directly(
         assert found == {(alert, expected)}
 
 
+async def test_what_is_said_of_an_alert_is_as_new_as_its_value(tmp_path: Path) -> None:
+    rules = """
+groups: [{name: g, rules: [{alert: High, expr: x > 5, for: 20s, annotations: {summary: "it is {{ $value }}"}}]}]
+"""
+    async with world(tmp_path) as mesh:
+        await mesh.keeper.put_rules("mine", rules)
+        for seconds, value in ((0, 6.0), (10, 7.0), (20, 8.0), (30, 9.0)):
+            await mesh.at(seconds, value)
+            (kept,) = mesh.keeper.alerts()
+            assert (kept.active.value, kept.active.annotations) == (value, {"summary": f"it is {value:g}"})
+
+
 async def test_a_rule_that_cannot_be_evaluated_says_so_and_resolves_nothing(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         two = {labels("x", job="b", i=i): [(0.0, 9.0)] for i in "12"}
