@@ -90,8 +90,11 @@ def mesh_error(error: grpc.aio.AioRpcError, target: str) -> MeshError:
     if code in _REFUSED:
         return RefusedError(details or f"the control service at {target} answered {code.name}")
     if code is grpc.StatusCode.UNAVAILABLE:
-        if details and "grpc-status-details-bin" in dict(error.trailing_metadata() or ()):
+        trailers = dict(error.trailing_metadata() or ())
+        if details and "grpc-status-details-bin" in trailers:
             return UnreachableError(details)  # it answers, and says why not now
+        if "mesh-reason" in trailers:  # an edge's own answer
+            return UnreachableError(f"no control service answers behind the edge at {target}: {details}")
         return UnreachableError(
             f"no control service answers at {target}{_by_tls()} (start one with `mesh up`, or set --control or "
             "MESH_CONTROL)"

@@ -10,7 +10,7 @@ import typer
 
 from mesh.cli import arguments
 from mesh.cli.metrics.asking import asking, moment, number, seconds
-from mesh.cli.output import print_json, print_line, table
+from mesh.cli.output import print_json, print_line, say, table
 
 if TYPE_CHECKING:
     from mesh.api.metrics import v1
@@ -112,7 +112,7 @@ def _show_now(answer: v1.Answer) -> None:
         print_line(number(answer.series[0].values[0]))
         return
     if not answer.series:
-        print_line("no series fits, or none has a sample of the last five minutes")
+        say("no series fits, or none has a sample of the last five minutes")
         return
     if answer.type == "matrix":
         rows = [
@@ -140,7 +140,7 @@ def _show_range(answer: v1.Answer, start: int, end: int, steps: int) -> None:
     from mesh.cli.metrics.graph import spark
 
     if not answer.series:
-        print_line("no series fits, or none has a sample in that time")
+        say("no series fits, or none has a sample in that time")
         return
     names = [_name(one) for one in answer.series]
     room = shutil.get_terminal_size((120, 24)).columns - max(map(len, names)) - 40

@@ -46,6 +46,13 @@ def test_a_failure_says_what_it_means(
     assert str(error) == sentence
 
 
+def test_an_edge_that_answers_in_the_place_of_a_control_service_is_told_from_nobody() -> None:
+    trailers = grpc.aio.Metadata(("mesh-reason", "no_endpoint"))
+    error = mesh_error(grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, NOTHING, trailers, "it is away"), "h:1")
+    assert type(error) is UnreachableError
+    assert str(error) == "no control service answers behind the edge at h:1: it is away"
+
+
 def test_waits_double_up_to_a_bound_and_begin_anew_after_a_success() -> None:
     longest, shortest = Backoff(lambda: 1.0), Backoff(lambda: 0.0)
     assert [longest.next() for _ in range(8)] == pytest.approx([FIRST, 0.1, 0.2, 0.4, 0.8, LONGEST, LONGEST, LONGEST])
