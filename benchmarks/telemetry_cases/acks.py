@@ -13,6 +13,7 @@ import grpc
 
 from benchmarks.telemetry_cases.ingest import control, cpu
 from benchmarks.telemetry_cases.kinds import LOGS, SPANS, Kind
+from mesh.api.tracesink.v1 import GetCorrelationRequest
 
 SENDERS = 8
 # Records a second of all senders, and of one message.
@@ -29,14 +30,18 @@ async def measure(folder: Path, seconds: float) -> dict[str, float]:
         ("OTLP spans", SPANS, OTLP_SPANS_RATE, _exporting),
     ):
         waits: list[float] = []
+        lookups: list[float] = []
         async with (
             control(folder / name.replace(" ", "-")) as (address, process),
             grpc.aio.insecure_channel(address) as channel,
         ):
             spent, begun = cpu(process), time.perf_counter()
+            asking = asyncio.create_task(_asking(channel, lookups))
             await asyncio.gather(*(sender(channel, kind, number, rate, seconds, waits) for number in range(SENDERS)))
+            asking.cancel()
             taken = time.perf_counter() - begun
             spent = cpu(process) - spent
+        await asyncio.gather(asking, return_exceptions=True)
         percent = statistics.quantiles(waits, n=1000)
         found |= {
             f"{name}, records/s": len(waits) * MESSAGE / taken,
@@ -44,8 +49,20 @@ async def measure(folder: Path, seconds: float) -> dict[str, float]:
             f"{name}, acknowledged after, p50 ms": percent[499] * 1000,
             f"{name}, acknowledged after, p99 ms": percent[989] * 1000,
             f"{name}, acknowledged after, p99.9 ms": percent[998] * 1000,
+            f"{name}, a conversation found meanwhile, p50 ms": statistics.median(lookups) * 1000,
+            f"{name}, a conversation found meanwhile, max ms": max(lookups) * 1000,
         }
     return found
+
+
+async def _asking(channel: grpc.aio.Channel, waits: list[float]) -> None:
+    """Look something up, four times a second."""
+    ask: Any = channel.unary_unary("/mesh.tracesink.v1.TraceSink/GetCorrelation")
+    while True:
+        begun = time.perf_counter()
+        await ask(GetCorrelationRequest(correlation_id="nobody's").SerializeToString())
+        waits.append(time.perf_counter() - begun)
+        await asyncio.sleep(0.25)
 
 
 async def _pushing(

@@ -14,12 +14,12 @@ import pytest
 from pyarrow import feather
 
 from mesh.errors import StartError
-from services.storage.columns.base import ColumnStore, Scope, StorageError, TableSchema, Type
+from services.storage.columns.base import HOUR_NS, ColumnStore, Scope, StorageError, TableSchema, Type
 from services.storage.columns.duckdb_file import DuckDbFile
 from services.storage.columns.journal import Journal
 from services.storage.columns.rows import Batch, check
 from tests.conformance_columns.conftest import Opener
-from tests.conformance_columns.tables import SCHEMAS, bodies, events, one
+from tests.conformance_columns.tables import NOON, SCHEMAS, bodies, events, one
 
 TABLES = {schema.name: schema for schema in SCHEMAS}
 ALL = {"e": Scope("events")}
@@ -165,6 +165,45 @@ async def test_what_is_acknowledged_is_seen_at_once(store: ColumnStore, gate: Ga
     gate.open.set()
     assert await asked == ["0", "1", "2"]
     assert store.stats["journal_bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        Scope("events", end=NOON + HOUR_NS),
+        Scope("events", start=NOON + HOUR_NS + 1),
+        Scope("events", key=("id", "other")),
+        Scope("events", key=("id", ("other", "more"))),
+        Scope("series"),
+    ],
+)
+async def test_a_query_waits_for_nothing_that_is_not_of_its_scopes(
+    store: ColumnStore, gate: Gate, scope: Scope
+) -> None:
+    await store.append(one("old"))
+    assert await bodies(store) == ["old"]
+    gate.open.clear()
+    await store.append(one("new", HOUR_NS))
+    expected = 1 if scope.end else 0
+    found = await store.query("SELECT 1 AS n FROM {t}", scopes={"t": scope})
+    assert (found.num_rows, store.stats["journal_bytes"] > 0) == (expected, True)
+    gate.open.set()
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        Scope("events", end=NOON + HOUR_NS + 1),
+        Scope("events", start=NOON + HOUR_NS),
+        Scope("events", key=("id", "new")),
+        Scope("events", key=("id", ("other", "new"))),
+        Scope("events", after_row=1),
+    ],
+)
+async def test_a_query_sees_what_is_of_its_scopes(store: ColumnStore, scope: Scope) -> None:
+    await store.append(one("old"))
+    await store.append(one("new", HOUR_NS))
+    assert (await bodies(store, scope))[-1] == "new"
 
 
 async def test_a_query_that_waits_for_the_database_can_be_given_up(opener: Opener, gate: Gate) -> None:

@@ -1,6 +1,7 @@
 """The embedded driver: a journal, in which batches become durable, and DuckDB, which takes them in groups.
 
-Whoever asks waits until the database has what was acknowledged before: so queries see it, as of any driver.
+A query waits until the database has what was acknowledged before it and may be of its scopes: so it sees what it would
+with any driver.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from services.storage.columns.duckdb_file import DuckDbFile
 from services.storage.columns.flusher import Flusher
 from services.storage.columns.journal import Journal
 from services.storage.columns.json_check import JsonCheck
-from services.storage.columns.rows import Batch, judge
+from services.storage.columns.rows import Batch, judge, touches
 
 
 class DuckDbDriver(Driver):
@@ -90,7 +91,7 @@ class DuckDbDriver(Driver):
         return retained
 
     def reader(self) -> Reader:
-        return _Reader(self._flusher, self._file.reader())
+        return _Reader(self.schemas, self._flusher, self._file.reader())
 
     @property
     def stats(self) -> Mapping[str, float]:
@@ -104,7 +105,8 @@ class DuckDbDriver(Driver):
 
 
 class _Reader(Reader):
-    def __init__(self, flusher: Flusher, reader: Reader) -> None:
+    def __init__(self, schemas: Mapping[str, TableSchema], flusher: Flusher, reader: Reader) -> None:
+        self._schemas = schemas
         self._flusher = flusher
         self._reader = reader
         self._interrupted = False
@@ -112,7 +114,10 @@ class _Reader(Reader):
     def query(self, sql: str, params: Sequence[object], scopes: Mapping[str, Scope]) -> pa.Table:
         self._interrupted = False
         if scopes:
-            self._flusher.settle(lambda: self._interrupted)
+            self._flusher.settle(
+                lambda batch: any(touches(self._schemas, batch, scope) for scope in scopes.values()),
+                lambda: self._interrupted,
+            )
         if self._interrupted:
             raise ColumnsError("nobody waits for it any more")
         return self._reader.query(sql, params, scopes)

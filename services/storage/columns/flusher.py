@@ -17,9 +17,10 @@ from pyarrow import feather
 from services.storage.columns.base import BatchError, StorageError
 from services.storage.columns.duckdb_file import DuckDbFile
 from services.storage.columns.journal import Frame
+from services.storage.columns.rows import Batch
 
 # What waits goes into the database when it is so much, by Arrow's count, or so old, or when somebody asks for it.
-FLUSH_BYTES = 8 << 20
+FLUSH_BYTES = 4 << 20
 FLUSH_SECONDS = 1.0
 # Of one transaction. It takes about half a second.
 GROUP_BYTES = 32 << 20
@@ -87,10 +88,17 @@ class Flusher:
             self.waiting_bytes += sum(frame.batch.size for frame in frames)
             self._changed.notify_all()
 
-    def settle(self, given_up: Callable[[], bool] = lambda: False) -> None:
-        """Wait until the database has all that was added, cannot be written, or `given_up`, of which `look` tells."""
+    def settle(
+        self, matters: Callable[[Batch], bool] = lambda _: True, given_up: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Wait until the database has all that was added and `matters`.
+
+        Or until it cannot be written, or `given_up`, of which `look` tells.
+        """
         with self._changed:
-            wanted = self._added
+            waiting = tuple(self._frames)
+        wanted = next((frame.number for frame in reversed(waiting) if matters(frame.batch)), 0)
+        with self._changed:
             if self.done >= wanted:
                 return
             self._wanted = max(self._wanted, wanted)
@@ -143,10 +151,12 @@ class Flusher:
 
     def _next(self) -> list[Frame]:
         group, size = [self._frames[0]], self._frames[0].batch.size
+        # Somebody waits: for these, and not for those that have come since.
+        most = self._wanted if self._wanted > self.done and not self._closing else self._added
         for place in range(1, len(self._frames)):
             frame = self._frames[place]
             size += frame.batch.size
-            if size > GROUP_BYTES:
+            if size > GROUP_BYTES or frame.number > most:
                 break
             group.append(frame)
         return group

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.storage.columns.base import ROW_ID, Appended, BatchError, Period, SequenceError, TableSchema, Type
+from services.storage.columns.base import ROW_ID, Appended, BatchError, Period, Scope, SequenceError, TableSchema, Type
 
 # One batch may not open more tables than this: timestamps all over the place are a fault of the sender.
 MAX_PERIODS = 64
@@ -111,6 +111,26 @@ def laid_out(schemas: Mapping[str, TableSchema], batches: Sequence[Batch], last_
         last_row += rows.num_rows
         inserts.update(_by_period(schemas[name], numbered))
     return inserts
+
+
+def touches(schemas: Mapping[str, TableSchema], batch: Batch, scope: Scope) -> bool:
+    """Tell whether the batch may have rows of the scope."""
+    table, schema = batch.tables.get(scope.table), schemas.get(scope.table)
+    if table is None or schema is None:
+        return False
+    if schema.time and (scope.start is not None or scope.end is not None):
+        times = pc.min_max(table.column(schema.time)).as_py()
+        if (scope.start is not None and times["max"] < scope.start) or (
+            scope.end is not None and times["min"] >= scope.end
+        ):
+            return False
+    if scope.key is None or scope.key[0] not in schema.keys:
+        return True
+    wanted = pa.array(scope.values, pa.string())
+    return any(
+        pc.any(pc.is_in(chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk, value_set=wanted)).as_py()
+        for chunk in table.column(scope.key[0]).chunks
+    )
 
 
 def plain(table: pa.Table) -> pa.Table:
