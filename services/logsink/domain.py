@@ -17,7 +17,6 @@ from mesh.api.logsink.v1 import (
     SearchResponse,
     TailResponse,
 )
-from mesh.api.otlp.v1 import LogsRequest
 from mesh.clock import Clock, SystemClock
 from services.forwarding.forwarding import Forwarding
 from services.forwarding.options import Signal
@@ -94,7 +93,11 @@ class LogSink:
 
         Raises what `ColumnStore.append` does, and `DecodeError`.
         """
-        table, absurd, cut = await self._decoder.run(self._decoded, data)
+        try:
+            table, absurd, cut = await self._decoder.run(self._decoded, data)
+        except BatchError:
+            self.counters.rejected_batches += 1
+            raise
         if not table.num_rows:
             return 0
         done = await self._store.append({LOGS.name: table}, producer=origin.producer, seq=origin.seq, json_known=True)
@@ -159,9 +162,8 @@ class LogSink:
         return {**asdict(self.counters), **{f"store_{name}": value for name, value in self._store.stats.items()}}
 
     def _decoded(self, data: bytes) -> tuple[pa.Table, int, int]:
-        rows = otlp.from_export(LogsRequest.FromString(data))
-        table, absurd = rows.table(self._clock.wall_ns())
-        return table, absurd, rows.cutter.cut
+        read = otlp.from_export(data, self._clock.wall_ns())
+        return read.table, read.absurd, read.cut
 
     async def _records(self, query: Query) -> list[LogRecord]:
         return searching.records(await self._query(query))

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from mesh.api.otlp.v1 import TracesRequest
 from mesh.api.tracesink.v1 import (
     FindTracesResponse,
     GetCorrelationResponse,
@@ -110,7 +109,11 @@ class TraceSink:
 
         Raises what `ColumnStore.append` does, and `DecodeError`.
         """
-        table, absurd, done = await self._decoder.run(self._decoded, data)
+        try:
+            table, absurd, done = await self._decoder.run(self._decoded, data)
+        except BatchError:
+            self.counters.rejected_batches += 1
+            raise
         if table.num_rows:
             stored = await self._store.append(
                 {SPANS.name: table}, producer=origin.producer, seq=origin.seq, json_known=True
@@ -216,9 +219,8 @@ class TraceSink:
         return {**asdict(self.counters), **{f"store_{name}": value for name, value in self._store.stats.items()}}
 
     def _decoded(self, data: bytes) -> tuple[pa.Table, int, Exported]:
-        rows = otlp.from_export(TracesRequest.FromString(data))
-        table, absurd = rows.table(self._clock.wall_ns())
-        return table, absurd, Exported(rows.rejected, rows.cutter.cut)
+        read = otlp.from_export(data, self._clock.wall_ns())
+        return read.table, read.absurd, Exported(read.rejected, read.cut)
 
 
 def _own(producer: str) -> str:

@@ -1,198 +1,140 @@
 """OpenTelemetry's spans as rows. Decides, and does no I/O.
 
-As with logs, what a resource says of itself goes into each span's attributes, with "resource." before its name. What is
-done for each span is done by columns where that can be: a loop of Python costs most here.
+As with logs, what a resource says of itself goes into each span's attributes, with "resource." before its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from mesh.api.otlp.v1 import TracesRequest
-from services.sinks.columns import MAX_TEXT
-from services.sinks.otlp import Cutter, Members, encode, label, read, times, value
+from mesh.api.otlp.v1 import SpanItem
+from services.sinks.messages import Columns, flat, hexadecimal
+from services.sinks.otlp import Cutter, Origin, encode, records, times, value
+from services.sinks.values import Attributes, cut
 from services.tracesink.records import MAX_KIND, MAX_NAME, MAX_STATUS, finished
-from services.tracesink.semantics import CORRELATION, ROLES, Promoted, promoted
+from services.tracesink.semantics import CODE, CORRELATION, DATABASE, METHOD, PEER, ROLES, SERVICE, Promoted, promoted
 
-_members = Members(ROLES)
-_NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
-_NO_STATUS = (0, "")
-
-
-class Rows:
-    """Rows as columns while they are gathered."""
-
-    def __init__(self) -> None:
-        # Ids as they came.
-        self.ids: dict[str, list[bytes]] = {"trace_id": [], "span_id": [], "parent_span_id": []}
-        self.texts: dict[str, list[str]] = {
-            name: []
-            for name in (*("name", "trace_state", "status_message", "correlation_id", "attributes", "events", "links"),)
-        }
-        # What spans say that is promoted, and which of them each says.
-        self.promoted: dict[Promoted, int] = {}
-        self.promotions: list[int] = []
-        self.start: list[int] = []
-        self.end: list[int] = []
-        self.kind: list[int] = []
-        self.status: list[int] = []
-        self.flags: list[int] = []
-        self.dropped: list[int] = []
-        # The same for all spans of a scope: (service, instance, version, scope), and how many.
-        self.origins: list[tuple[tuple[str, str, str, str], int]] = []
-        # Of attributes, events, links and names.
-        self.cutter = Cutter()
-        # Spans whose ids are none: they cannot be stored.
-        self.rejected = 0
-
-    def table(self, now_ns: int) -> tuple[pa.Table, int]:
-        """Return them as a table, and how many had absurd times."""
-        counts = np.array([count for _, count in self.origins], np.int64)
-        places = pa.array(np.repeat(np.arange(len(counts), dtype=np.int32), counts))
-        origins = [list(column) for column in zip(*(origin for origin, _ in self.origins), strict=True)] or [[]] * 4
-        same = {
-            name: pa.DictionaryArray.from_arrays(places, pa.array(column, pa.string()))
-            for name, column in zip(("service", "instance", "version", "scope"), origins, strict=True)
-        }
-        texts = {name: pa.array(column, pa.string()) for name, column in self.texts.items()}
-        for name in ("name", "status_message", "events", "links"):
-            texts[name] = texts[name].dictionary_encode()
-        which = pa.array(np.array(self.promotions, np.int32))
-        promotions = {
-            name: pa.DictionaryArray.from_arrays(which, pa.array([one[place] for one in self.promoted], pa.string()))
-            for place, name in enumerate(Promoted._fields)
-        }
-        return finished(
-            {
-                **same,
-                **texts,
-                **promotions,
-                **{name: _hexadecimal(column) for name, column in self.ids.items()},
-                "start_ns": times(self.start),
-                "end_ns": times(self.end),
-                "kind": np.clip(np.array(self.kind, np.int64), 0, MAX_KIND),
-                "status": np.array(self.status, np.int64),
-                "flags": np.array(self.flags, np.int64),
-                "dropped": np.array(self.dropped, np.int64),
-            },
-            now_ns,
-        )
+_ITEMS = Columns(SpanItem)
+_NO_TRACE, _NO_SPAN = pa.scalar(bytes(16)), pa.scalar(bytes(8))
+_NO_LIST = pa.array(["[]"])
+_PROMOTED = [METHOD, SERVICE, CODE, PEER, DATABASE]
 
 
-def from_export(request: TracesRequest) -> Rows:
-    """Return the spans of an export as rows, without those whose ids are none.
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The rows of an export."""
+
+    table: pa.Table
+    # How many had absurd times.
+    absurd: int
+    # How many names, attributes, events and links were too long.
+    cut: int
+    # Spans whose ids are none: they cannot be stored.
+    rejected: int
+
+
+def from_export(data: bytes, now_ns: int) -> Read:
+    """Return the spans of an export that arrives at `now_ns`, without those whose ids are none.
 
     Raises:
-        DecodeError: an attribute, an event, a link or a status is no message of OpenTelemetry.
+        DecodeError: it is none, or an attribute, an event, a link or a status is no message of OpenTelemetry.
+        BatchError: there is too much of something.
 
     """
-    rows = Rows()
-    for group in request.resource_spans:
-        resource = dict(map(read, group.resource.attributes))
-        named = [label(resource.pop(name, "")) for name in ("service.name", "service.instance.id", "service.version")]
-        ids = [label(found) for name, found in resource.items() if ROLES.get(name) == CORRELATION]
-        common = encode({f"resource.{name}": found for name, found in resource.items()})[1:-1]
-        for scoped in group.scope_spans:
-            # A list: each pass over the field itself would make its objects anew.
-            spans = _add_ids(rows, list(scoped.spans))
-            _add(rows, spans)
-            _add_attributes(rows, spans, common, next(filter(None, ids), ""))
-            rows.origins.append(((named[0], named[1], named[2], label(scoped.scope.name)), len(spans)))
-    return rows
-
-
-def _add_ids(rows: Rows, spans: list[Any]) -> list[Any]:
-    """Add the ids of the spans, and return those that have them."""
-    traces = [span.trace_id for span in spans]
-    ids = [span.span_id for span in spans]
-    parents = [span.parent_span_id for span in spans]
-    if (
-        {*map(len, traces)} - {16}
-        or {*map(len, ids)} - {8}
-        or {*map(len, parents)} - {0, 8}
-        or _NO_TRACE in traces
-        or _NO_SPAN in ids
-    ):
-        good = [span for span in spans if _has_ids(span)]
-        rows.rejected += len(spans) - len(good)
-        return _add_ids(rows, good)
-    if _NO_SPAN in parents:
-        parents = [b"" if parent == _NO_SPAN else parent for parent in parents]
-    rows.ids["trace_id"] += traces
-    rows.ids["span_id"] += ids
-    rows.ids["parent_span_id"] += parents
-    return spans
-
-
-def _has_ids(span: Any) -> bool:
-    return (
-        len(span.trace_id) == 16
-        and len(span.span_id) == 8
-        and len(span.parent_span_id) in (0, 8)
-        and span.trace_id != _NO_TRACE
-        and span.span_id != _NO_SPAN
+    found = records(data)
+    items = _ITEMS.read(found.data)
+    good = _with_ids(items)
+    rejected = len(good) - int(good.sum())
+    if rejected:
+        found, which = found.kept(good), pa.array(good)
+        items = {name: column.filter(which) for name, column in items.items()}
+    cutter = Cutter()
+    attributes = Attributes(items["attributes"], ROLES)
+    firsts = attributes.firsts(max(_PROMOTED), CORRELATION)
+    of_resources = pa.array([_correlation(origin) for origin in found.origins], pa.string())
+    codes, messages = _statuses(items["status"], cutter)
+    dropped = sum(
+        items[f"dropped_{what}_count"].to_numpy().astype(np.int64) for what in ("attributes", "events", "links")
     )
+    parents, no_span = items["parent_span_id"], pc.equal(items["parent_span_id"], _NO_SPAN)
+    if pc.any(no_span).as_py():
+        parents = pc.if_else(no_span, b"", parents)
+    table, absurd = finished(
+        {
+            **found.labels(),
+            **_promotions(attributes, firsts),
+            "trace_id": hexadecimal(items["trace_id"]),
+            "span_id": hexadecimal(items["span_id"]),
+            "parent_span_id": hexadecimal(parents),
+            "trace_state": cut(items["trace_state"], MAX_NAME, cutter),
+            "name": cut(items["name"], MAX_NAME, cutter).dictionary_encode(),
+            "start_ns": times(items["start_time_unix_nano"]),
+            "end_ns": times(items["end_time_unix_nano"]),
+            "kind": np.clip(items["kind"].to_numpy().astype(np.int64), 0, MAX_KIND),
+            "status": codes,
+            "status_message": messages,
+            "flags": items["flags"].to_numpy().astype(np.int64),
+            "dropped": dropped,
+            "correlation_id": pc.coalesce(
+                attributes.labels(firsts[:, CORRELATION]), of_resources.take(pa.array(found.places))
+            ),
+            "attributes": attributes.objects([origin.members for origin in found.origins], found.places, cutter),
+            "events": _lists(items["events"], lambda events: _events(events, cutter)),
+            "links": _lists(items["links"], lambda links: _links(links, cutter)),
+        },
+        now_ns,
+    )
+    return Read(table, absurd, cutter.cut, rejected)
 
 
-def _hexadecimal(ids: list[bytes]) -> pa.Array:
-    """Return ids as texts, all at once."""
-    offsets = np.zeros(len(ids) + 1, np.int32)
-    np.cumsum(np.fromiter(map(len, ids), np.int32, len(ids)) * 2, out=offsets[1:])
-    digits = b"".join(ids).hex().encode()
-    return pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(digits))
+def _with_ids(items: dict[str, pa.Array]) -> np.ndarray:
+    """Tell which spans have ids."""
+    traces, ids = items["trace_id"], items["span_id"]
+    parents = pc.binary_length(items["parent_span_id"]).to_numpy()
+    good: np.ndarray = (
+        (pc.binary_length(traces).to_numpy() == 16)
+        & (pc.binary_length(ids).to_numpy() == 8)
+        & ((parents == 0) | (parents == 8))
+        & pc.not_equal(traces, _NO_TRACE).to_numpy(zero_copy_only=False)
+        & pc.not_equal(ids, _NO_SPAN).to_numpy(zero_copy_only=False)
+    )
+    return good
 
 
-def _add(rows: Rows, spans: Sequence[Any]) -> None:
-    texts, cutter = rows.texts, rows.cutter
-    rows.start += [span.start_time_unix_nano for span in spans]
-    rows.end += [span.end_time_unix_nano for span in spans]
-    rows.kind += [span.kind for span in spans]
-    rows.flags += [span.flags for span in spans]
-    rows.dropped += [
-        span.dropped_attributes_count + span.dropped_events_count + span.dropped_links_count for span in spans
+def _correlation(origin: Origin) -> str:
+    return next((text for name, text in origin.said if text and ROLES.get(name) == CORRELATION), "")
+
+
+def _promotions(attributes: Attributes, firsts: np.ndarray) -> dict[str, pa.Array]:
+    """Return the columns of what is promoted: few things are said again and again."""
+    # Each combination of what is said, and its number.
+    known: dict[tuple[int, ...], int] = {}
+    which = [known.setdefault(tuple(row), len(known)) for row in firsts[:, _PROMOTED].tolist()]
+    texts = iter(attributes.labels(np.array(list(known), np.int64).reshape(-1)).to_pylist())
+    made = [
+        promoted([(role, text or "") for role, place, text in zip(_PROMOTED, row, texts, strict=False) if place >= 0])
+        for row in known
     ]
-    for name, column in (
-        ("name", [span.name for span in spans]),
-        ("trace_state", [span.trace_state for span in spans]),
-    ):
-        long = max(map(len, column), default=0) > MAX_NAME // 4
-        texts[name] += [cutter.text(text, MAX_NAME) for text in column] if long else column
-    states = [_status(data, cutter) if (data := span.status) else _NO_STATUS for span in spans]
-    rows.status += [code for code, _ in states]
-    texts["status_message"] += [message for _, message in states]
-    texts["events"] += [_events(cutter, events) if (events := span.events) else "[]" for span in spans]
-    texts["links"] += [_links(cutter, links) if (links := span.links) else "[]" for span in spans]
+    places = pa.array(which, pa.int32())
+    return {
+        name: pa.DictionaryArray.from_arrays(places, pa.array([one[place] for one in made], pa.string()))
+        for place, name in enumerate(Promoted._fields)
+    }
 
 
-def _add_attributes(rows: Rows, spans: Sequence[Any], common: str, correlation: str) -> None:
-    before = f"{common}," if common else ""
-    known, add = _members.known, _members.add
-    attributes, ids, promotions = rows.texts["attributes"], rows.texts["correlation_id"], rows.promotions
-    # By what is said: the place of what is promoted.
-    places: dict[tuple[tuple[int, str], ...], int] = {}
-    for span in spans:
-        members, said, own = [], [], ""
-        for data in span.attributes:
-            found = known.get(data) or add(data)
-            members.append(found[0])
-            if found[1]:
-                if found[1] == CORRELATION:
-                    own = own or found[2]
-                else:
-                    said.append(found[1:])
-        text = f"{{{before}{','.join(members)}}}" if members else f"{{{common}}}"
-        attributes.append(text if len(text) <= MAX_TEXT // 4 else rows.cutter.json(text))
-        ids.append(own or correlation)
-        key = tuple(said)
-        place = places.get(key)
-        if place is None:
-            place = places[key] = rows.promoted.setdefault(promoted(key), len(rows.promoted))
-        promotions.append(place)
+def _statuses(encoded: pa.Array, cutter: Cutter) -> tuple[np.ndarray, pa.Array]:
+    """Return codes and messages."""
+    known = encoded.dictionary_encode()
+    read = [_status(data, cutter) for data in known.dictionary.to_pylist()]
+    codes = np.array([code for code, _ in read], np.int64)[known.indices.to_numpy()]
+    return codes, pa.DictionaryArray.from_arrays(known.indices, pa.array([text for _, text in read], pa.string()))
 
 
 def _status(data: bytes, cutter: Cutter) -> tuple[int, str]:
@@ -200,7 +142,20 @@ def _status(data: bytes, cutter: Cutter) -> tuple[int, str]:
     return min(max(status.code, 0), MAX_STATUS), cutter.text(status.message, MAX_NAME)
 
 
-def _events(cutter: Cutter, events: Sequence[bytes]) -> str:
+def _lists(lists: pa.ListArray, read: Callable[[Sequence[bytes]], str]) -> pa.Array:
+    """Return lists, of which nearly all are empty, as JSON."""
+    items, counts = flat(lists)
+    if not len(items):
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(counts), np.int32)), _NO_LIST)
+    places, ends = np.zeros(len(counts), np.int32), np.cumsum(counts)
+    made = ["[]"]
+    for row in np.flatnonzero(counts):
+        places[row] = len(made)
+        made.append(read(items[int(ends[row] - counts[row]) : int(ends[row])].to_pylist()))
+    return pa.DictionaryArray.from_arrays(pa.array(places), pa.array(made, pa.string()))
+
+
+def _events(events: Sequence[bytes], cutter: Cutter) -> str:
     found = []
     for data in events:
         event = Span.Event.FromString(data)
@@ -208,7 +163,7 @@ def _events(cutter: Cutter, events: Sequence[bytes]) -> str:
     return cutter.json(encode(found), array=True)
 
 
-def _links(cutter: Cutter, links: Sequence[bytes]) -> str:
+def _links(links: Sequence[bytes], cutter: Cutter) -> str:
     found = []
     for data in links:
         link = Span.Link.FromString(data)

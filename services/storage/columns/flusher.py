@@ -48,6 +48,7 @@ class Flusher:
         """Make one in which `room` bytes may wait; `aside` is the folder for what the database refuses for good."""
         self._file = file
         self._room = room
+        self._enough = min(FLUSH_BYTES, room // 2)
         self._aside = aside
         self._frames: deque[Frame] = deque()
         self._changed = threading.Condition()
@@ -143,7 +144,7 @@ class Flusher:
         return self._closing or bool(
             self._frames
             and (
-                self.waiting_bytes >= FLUSH_BYTES
+                self.waiting_bytes >= self._enough
                 or self._wanted > self.done
                 or time.monotonic() >= self._oldest + FLUSH_SECONDS
             )

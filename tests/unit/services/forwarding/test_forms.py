@@ -14,7 +14,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
 from mesh.api.logsink.v1 import LogBatch, TextColumn
-from mesh.api.otlp.v1 import LogsRequest, TracesRequest
 from mesh.api.tracesink.v1 import SpanBatch
 from mesh.telemetry.record import Record, to_batch
 from mesh.telemetry.snapshot import Snapshots
@@ -71,8 +70,7 @@ def plain(table: pa.Table) -> list[dict[str, object]]:
 
 def test_log_records_are_the_same_at_the_other_end() -> None:
     table = log_table()
-    made = logs_otlp.from_export(LogsRequest.FromString(logs.export(table)))
-    again, _ = made.table(NOW + 10)
+    again = logs_otlp.from_export(logs.export(table), NOW + 10).table
     assert plain(again) == plain(table)
 
 
@@ -202,7 +200,7 @@ def test_spans_are_the_same_at_the_other_end() -> None:
         **texts,
     )
     table, _ = span_records.from_batch(batch, NOW + 10)
-    again, _ = traces_otlp.from_export(TracesRequest.FromString(spans.export(table))).table(NOW + 10)
+    again = traces_otlp.from_export(spans.export(table), NOW + 10).table
 
     def said(rows: pa.Table) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = rows.to_pylist()
