@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -247,6 +248,22 @@ def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
         call()
     error: Any = caught.value
     return error.code(), error.details()
+
+
+def test_a_silence_from_its_begin_to_its_end(running: RunningMesh) -> None:
+    def said(*arguments: str) -> str:
+        done = mesh("alerts", *arguments, "--control", running.internal)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return done.stdout
+
+    name = said("silence", "job=moved", "--for", "2h", "-m", "moving house").split()[1].rstrip(",")
+    (shown,) = [one for one in json.loads(said("silences", "--json")) if one["id"] == name]
+    assert (shown["state"], shown["matchers"], shown["comment"]) == ("active", 'job="moved"', "moving house")
+    assert shown["until"] > time.time() + 3600
+    assert said("unsilence", name) == f"silence {name} has ended\n"
+    assert any(line.split()[:2] == [name, "ended"] for line in said("silences").splitlines())
+    again = mesh("alerts", "unsilence", "nobody", "--control", running.internal)
+    assert (again.returncode, again.stderr) == (1, "mesh: there is no silence 'nobody': see mesh alerts silences\n")
 
 
 def test_bad_grpc_requests_are_refused(running: RunningMesh) -> None:
