@@ -15,7 +15,7 @@ import numpy as np
 from mesh.errors import MeshError
 from services.metrics.errors import BusyError
 from services.metrics.promql.data import Block, Budget, Floats, Ints, Steps, Value, Vector, Windows
-from services.metrics.promql.errors import EvaluationError, LimitError, ParseError, QueryTimeoutError
+from services.metrics.promql.errors import EvaluationError, LimitError, ParseError, QueryTimeoutError, StepsError
 from services.metrics.promql.evaluate import evaluate
 from services.metrics.promql.labels import Labels
 from services.metrics.promql.parse import parse
@@ -27,6 +27,7 @@ _REASONS: dict[type[MeshError], str] = {
     ParseError: "bad_query",
     EvaluationError: "no_answer",
     LimitError: "limit",
+    StepsError: "limit",
     QueryTimeoutError: "timeout",
     BusyError: "busy",
 }
@@ -113,8 +114,8 @@ class Queries:
             raise ParseError("the end of the range is before its start")
         _bound_times(start, end)
         most = self._options.max_query_points
-        if (end - start) // step + 1 > most:
-            raise LimitError(f"the range has more than {most} steps: take a longer step, or a shorter range")
+        if (end - start) // step > most:  # as Prometheus counts
+            raise StepsError(f"the range has more than {most} steps: take a longer step, or a shorter range")
         steps = Steps.range(start, end, step)
         return await self._run(node, steps, timeout, instant=False)
 

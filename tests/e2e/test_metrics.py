@@ -211,7 +211,9 @@ def test_an_alert_is_told_signed_and_once_over_a_kill_of_the_control_process(
         ("query?query=sum(", "bad_data", "parse error"),
         ("query", "bad_data", '"query": it is missing'),
         ("query?query=up&time=soon", "bad_data", "valid timestamp"),
-        ("query_range?query=up&start=0&end=1e9&step=1", "execution", "steps"),
+        ("query_range?query=up&start=0&end=11001&step=1", "bad_data", "more than 11000 steps"),
+        ("label/1a/values", "bad_data", "invalid label name"),
+        ("query?query=topk(1e300,up)", "execution", "1e+300 overflows"),
         ("query_range?query=up&start=0&end=1&step=0", "bad_data", "step"),
         ("series", "bad_data", "match[]"),
         ("series?match[]=up[5m]", "bad_data", "plain series selector"),
@@ -232,8 +234,11 @@ def test_prometheus_own_clients_can_ask(running: RunningMesh) -> None:
     assert "job" in ask(running, "labels")["data"]
     assert ask(running, "metadata?metric=up")["data"]["up"][0]["type"] == "gauge"
     assert ask(running, "status/buildinfo")["data"]["version"]
+    assert ask(running, "query_exemplars?query=up")["data"] == []
     assert ask(running, "rules?type=alert")["data"]["groups"]
     assert ask(running, "alerts")["status"] == "success"
+    (ones,) = ask(running, "query_range?query=1&start=0&end=11000&step=1")["data"]["result"]
+    assert (len(ones["values"]), ones["values"][-1]) == (11_001, [11_000, "1"])
     if (promtool := shutil.which("promtool")) is None:
         return
     for arguments in (("instant",), ("range", "--step=1s")):

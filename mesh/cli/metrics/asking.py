@@ -75,5 +75,5 @@ def moment(at_ms: int) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number in the six digits that people want."""
-    return f"{value:.6g}"
+    """Return a number in the six digits that people want; of large ones, such as bytes, all before the point."""
+    return f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:.6g}"

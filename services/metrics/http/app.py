@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -23,13 +24,15 @@ from services.metrics.alerts.states import State
 from services.metrics.errors import BusyError, InvalidError, NotFoundError
 from services.metrics.http import render
 from services.metrics.http.parameters import Parameters
-from services.metrics.promql.errors import LimitError, ParseError, PromqlError, QueryTimeoutError
+from services.metrics.promql.errors import LimitError, ParseError, PromqlError, QueryTimeoutError, StepsError
 from services.metrics.promql.numbers import exchanged
+from services.metrics.promql.parse import parse
 from services.metrics.service import Metrics
 from services.storage.columns.base import ColumnsError
 
 # Of a form: a query of full length, every character escaped, and some selectors.
 MAX_FORM = 512 * 1024
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 Handler = Callable[[Parameters, Request], Awaitable[Any]]
 
@@ -56,6 +59,7 @@ class Api:
                 Route("/api/v1/alerts", _route(self.alerts)),
                 Route("/api/v1/targets", _route(self.targets)),
                 Route("/api/v1/metadata", _route(self.metadata)),
+                Route("/api/v1/query_exemplars", _route(self.exemplars), methods=both),
                 Route("/api/v1/status/buildinfo", _route(self.buildinfo)),
                 Route("/metrics", self.own),
                 Route("/-/healthy", _well),
@@ -92,6 +96,8 @@ class Api:
 
     async def label_values(self, given: Parameters, request: Request) -> Any:
         name, most = request.path_params["name"], selecting.limit(given.count("limit"))
+        if not _LABEL.fullmatch(name):
+            raise InvalidError(f'invalid label name: "{name[:100]}"')
         return selecting.values(self._metrics.store.index, name, given.all("match[]"), given.time("start"), most)[0]
 
     async def rules(self, given: Parameters, _: Request) -> Any:
@@ -155,6 +161,11 @@ class Api:
             for name, one in list(known.items())[:most]
             if not names or name == names[0]
         }
+
+    async def exemplars(self, given: Parameters, _: Request) -> Any:
+        # None are kept; Grafana asks beside every query, and would show an error.
+        parse(given.text("query"))
+        return []
 
     async def buildinfo(self, given: Parameters, _: Request) -> Any:
         # Clients look here for what they may ask: it is the version whose answers these are.
@@ -222,7 +233,7 @@ async def _parameters(request: Request) -> Parameters:
 
 def _failure(error: MeshError) -> tuple[int, str]:
     """Return the HTTP status and Prometheus' name of what went wrong."""
-    if isinstance(error, ParseError | InvalidError):
+    if isinstance(error, ParseError | InvalidError | StepsError):
         return 400, "bad_data"
     if isinstance(error, QueryTimeoutError):
         return 503, "timeout"

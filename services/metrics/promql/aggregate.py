@@ -11,7 +11,7 @@ import numpy as np
 from services.metrics.promql.data import Floats, Ints, Vector, merged
 from services.metrics.promql.errors import EvaluationError, LimitError
 from services.metrics.promql.labels import NAME, Labels, drop, keep, replaced
-from services.metrics.promql.numbers import formatted
+from services.metrics.promql.numbers import exchanged, formatted
 from services.metrics.promql.over_time import picked
 from services.metrics.promql.tree import Aggregation
 
@@ -123,7 +123,7 @@ def _extreme(vector: Vector, members: Ints, parameter: Floats, *, top: bool) -> 
     """Return the k largest or smallest series of each group at each step, as they are, the first one first."""
     if np.isnan(parameter).any() or (np.abs(parameter) >= 2.0**63).any():
         bad = parameter[np.isnan(parameter) | (np.abs(parameter) >= 2.0**63)][0]
-        raise EvaluationError(f"Scalar value {formatted(float(bad))} overflows int64")
+        raise EvaluationError(f"Scalar value {exchanged(float(bad))} overflows int64")
     k = np.trunc(parameter).astype(np.int64)
     values = -vector.values if top else vector.values
     # First who is there, then numbers before NaN, then by value.

@@ -23,5 +23,9 @@ class LimitError(PromqlError):
     """It would take more than one query may."""
 
 
+class StepsError(LimitError):
+    """A range has more steps than are served; Prometheus calls that a bad request."""
+
+
 class QueryTimeoutError(PromqlError):
     """It took longer than it may."""

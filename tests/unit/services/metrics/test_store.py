@@ -56,6 +56,22 @@ async def test_samples_are_ordered_and_one_a_time_whatever_the_order_they_came_i
         assert block.values.tolist() == [4.0, 1.0, 3.0, 2.0]
 
 
+async def test_many_series_come_back_by_series_and_time(tmp_path: Path) -> None:
+    # More than are kept in memory, among others; sent backwards, and some of it twice with other values.
+    names = [f"{i:02}" for i in range(40)]
+    async with opened(tmp_path) as store:
+        for at in (-1.0, -3.0, -2.0, -3.0):
+            value = store.accepted
+            points = {labels("many", i=i): [(at, float(value + int(i)))] for i in reversed(names)}
+            await store.append(samples({**points, labels("other"): [(at, -1.0)]}), source="x")
+        block = await store.fetch(wanted("many"))
+    assert [dict(one)["i"] for one in block.labels] == names
+    assert np.diff(block.starts).tolist() == [3] * len(names)
+    assert block.ts.reshape(-1, 3).tolist() == [[NOW - 3000, NOW - 2000, NOW - 1000]] * len(names)
+    # The last of those at one time, 41 samples a batch.
+    assert block.values.reshape(-1, 3).tolist() == [[123.0 + i, 82.0 + i, 0.0 + i] for i in range(len(names))]
+
+
 async def test_what_is_sent_twice_is_stored_once(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         first = await store.append(samples(UP), source="x", producer="me", seq=3)
