@@ -20,6 +20,7 @@ from benchmarks.telemetry_cases.kinds import Kind
 from mesh.api.tracesink.v1 import GetCorrelationRequest
 from mesh.cli.supervisor.ready import serving_all
 from services.names import TELEMETRY
+from services.sinks.messages import fields_of
 from services.storage.columns.base import Options
 from services.storage.columns.duckdb_file import DuckDbFile
 from services.storage.columns.rows import Batch
@@ -144,7 +145,7 @@ def bare(folder: Path, rows: int, kind: Kind) -> dict[str, float]:
     import duckdb
 
     now = time.time_ns()
-    tables = [kind.from_batch(kind.columnar(BATCH, n * BATCH), now)[0] for n in range(DISTINCT)]
+    tables = [kind.from_batch(fields_of(kind.columnar(BATCH, n * BATCH)), now)[0] for n in range(DISTINCT)]
     file = DuckDbFile(folder / "bare.duckdb", {kind.schema.name: kind.schema}, Options())
     file.open()
     file.put([Batch({kind.schema.name: tables[0].slice(0, 1)}, "", 0, None, 0, 1)], 1)  # makes the tables

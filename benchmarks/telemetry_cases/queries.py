@@ -19,6 +19,7 @@ from benchmarks.telemetry_cases import rows as made
 from mesh.api.logsink.v1 import Filter
 from services.logsink.domain import LogSink
 from services.logsink.records import LOGS, from_batch
+from services.sinks.messages import fields_of
 from services.storage.columns.base import DAY_NS
 from services.storage.columns.urls import open_columns
 
@@ -70,7 +71,7 @@ async def measure(folder: Path, rows: int) -> dict[str, float]:
 
 @functools.cache
 def _template(number: int) -> pa.Table:
-    return from_batch(made.columnar(BATCH, number * BATCH), time.time_ns())[0]
+    return from_batch(fields_of(made.columnar(BATCH, number * BATCH)), time.time_ns())[0]
 
 
 def _table(first: int, start: int, step: int) -> pa.Table:

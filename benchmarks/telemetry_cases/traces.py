@@ -16,6 +16,7 @@ import pyarrow as pa
 from benchmarks.telemetry_cases import span_rows as made
 from mesh.api.tracesink.v1 import LatencyRequest, TopologyRequest, TraceFilter
 from services.logsink.records import LOGS
+from services.sinks.messages import fields_of
 from services.storage.columns.base import DAY_NS
 from services.storage.columns.urls import open_columns
 from services.tracesink.domain import TraceSink
@@ -78,7 +79,7 @@ async def measure(folder: Path, rows: int) -> dict[str, float]:
 
 @functools.cache
 def _template(number: int) -> pa.Table:
-    return from_batch(made.columnar(BATCH, number * BATCH), time.time_ns())[0]
+    return from_batch(fields_of(made.columnar(BATCH, number * BATCH)), time.time_ns())[0]
 
 
 def _table(first: int, start: int, step: int) -> pa.Table:

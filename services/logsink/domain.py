@@ -12,7 +12,6 @@ from mesh.api.logsink.v1 import (
     FieldsResponse,
     Filter,
     HistogramResponse,
-    LogBatch,
     LogRecord,
     SearchResponse,
     TailResponse,
@@ -25,6 +24,7 @@ from services.logsink import otlp, records, searching
 from services.logsink.records import LOGS
 from services.logsink.searching import InvalidError, Query
 from services.sinks.decoding import Decoder
+from services.sinks.messages import Fields
 from services.storage.columns.base import DAY_NS, Appended, BatchError, ColumnStore, QueryError
 
 # How many records of a tail are read, and sent, at once: the bound of what one tailer costs.
@@ -71,7 +71,7 @@ class LogSink:
     async def durable_seq(self, producer: str) -> int:
         return await self._store.durable_seq(producer) or 0
 
-    async def push(self, batch: LogBatch, producer: str, seq: int, after: int) -> Appended:
+    async def push(self, batch: Fields, producer: str, seq: int, after: int) -> Appended:
         """Store a batch; raises what `ColumnStore.append` does."""
         try:
             table, absurd = records.from_batch(batch, self._clock.wall_ns())

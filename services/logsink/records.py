@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mesh.api.logsink.v1 import LogBatch
 from services.sinks.columns import (
     AHEAD_NS,
     MAX_TEXT,
@@ -20,6 +19,7 @@ from services.sinks.columns import (
     numbers,
     text,
 )
+from services.sinks.messages import Fields
 from services.storage.columns.base import TableSchema, Type
 
 __all__ = ["LOGS", "MAX_SEVERITY", "MAX_TEXT", "finished", "from_batch"]
@@ -52,27 +52,27 @@ MAX_SEVERITY = 24
 _TEXTS = ("severity_text", "event_name", "trace_id", "span_id", "service", "instance", "version", "scope")
 
 
-def from_batch(batch: LogBatch, now_ns: int) -> tuple[pa.Table, int]:
-    """Return the rows of a batch that arrives at `now_ns`, and how many of them had an absurd time.
+def from_batch(batch: Fields, now_ns: int) -> tuple[pa.Table, int]:
+    """Return the rows of a LogBatch that arrives at `now_ns`, and how many of them had an absurd time.
 
     Raises:
         BatchError: its columns are of different lengths, or hold what they may not.
 
     """
-    rows = count_of(len(batch.ts_ns), "records")
-    texts = {name: text(getattr(batch, name), rows, name) for name in (*_TEXTS, "body", "correlation_id")}
-    attributes = json_text(batch.attributes, rows, "attributes")
+    rows = count_of(batch, "ts_ns", "records")
+    texts = {name: text(batch, rows, name) for name in (*_TEXTS, "body", "correlation_id")}
+    attributes = json_text(batch, rows, "attributes")
     check_length("body", texts["body"])
     check_length("attributes", attributes)
     return finished(
         {
             **texts,
-            "ts_ns": numbers(batch.ts_ns, rows, "ts_ns"),
-            "observed_ns": numbers(batch.observed_ns, rows, "observed_ns"),
-            "severity_number": numbers(batch.severity_number, rows, "severity_number", most=MAX_SEVERITY),
-            "flags": numbers(batch.flags, rows, "flags"),
+            "ts_ns": numbers(batch, rows, "ts_ns"),
+            "observed_ns": numbers(batch, rows, "observed_ns"),
+            "severity_number": numbers(batch, rows, "severity_number", most=MAX_SEVERITY),
+            "flags": numbers(batch, rows, "flags"),
             "attributes": attributes,
-            "dropped_attributes": numbers(batch.dropped_attributes, rows, "dropped_attributes"),
+            "dropped_attributes": numbers(batch, rows, "dropped_attributes"),
         },
         now_ns,
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mesh.api.logsink.v1 import TextColumn
+from services.sinks.messages import Fields
 from services.storage.columns.base import DAY_NS, BatchError
 
 # A clock may be ahead so much. What is further, or older than records are kept, gets the time of its arrival.
@@ -21,46 +21,47 @@ MAX_RECORDS = 200_000
 MAX_TEXT = 1 << 20
 
 
-def count_of(rows: int, what: str) -> int:
-    """Return the number of rows; `BatchError` if one batch may not have so many."""
+def count_of(batch: Fields, name: str, what: str) -> int:
+    """Return the number of rows, by a column that has one a row; `BatchError` if one batch may not have so many."""
+    rows = len(batch[name].flatten())
     if rows > MAX_RECORDS:
         raise BatchError(f"a batch has at most {MAX_RECORDS} {what}, this one {rows}")
     return rows
 
 
-def numbers(values: Sequence[int], rows: int, name: str, *, most: int | None = None) -> np.ndarray:
+def numbers(batch: Fields, rows: int, name: str, *, most: int | None = None) -> np.ndarray:
     """Return a column of numbers, none larger than `most`."""
-    if not values:
+    values: np.ndarray = batch[name].flatten().to_numpy()
+    if not len(values):
         return np.zeros(rows, np.int64)
     if len(values) != rows:
         raise BatchError(f"{name}: {len(values)} values for {rows} rows")
-    found = np.fromiter(values, np.int64, rows)
-    if most is not None and rows and (largest := found.max()) > most:
+    if most is not None and (largest := values.max()) > most:
         raise BatchError(f"{name}: {largest} is not from 0 to {most}")
-    return found
+    return values.astype(np.int64, copy=False)
 
 
-def text(column: TextColumn, rows: int, name: str, default: str = "") -> pa.Array:
+def text(batch: Fields, rows: int, name: str, default: str = "") -> pa.Array:
     """Return a column of texts, dictionary-encoded where it came so; `default` stands for the empty text."""
-    values, indices = column.values, column.indices
-    if indices:
+    values, indices = (part.flatten() for part in batch[name].flatten())
+    if len(indices):
         if len(indices) != rows:
             raise BatchError(f"{name}: {len(indices)} values for {rows} rows")
-        places = np.fromiter(indices, np.int64, rows)
+        places = indices.to_numpy()
         if places.max() >= len(values):
             raise BatchError(f"{name}: there is no value {places.max()} among {len(values)}")
         return pa.DictionaryArray.from_arrays(pa.array(places.astype(np.int32)), _known(values, default))
     if len(values) == rows and rows:
         return _known(values, default)
-    if len(values) > 1 or (values and not rows):
+    if len(values) > 1 or (len(values) and not rows):
         raise BatchError(f"{name}: {len(values)} values for {rows} rows")
-    one = _known(values or (default,), default)
+    one = _known(values, default) if len(values) else pa.array([default])
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), one)
 
 
-def json_text(column: TextColumn, rows: int, name: str, default: str = "{}") -> pa.Array:
+def json_text(batch: Fields, rows: int, name: str, default: str = "{}") -> pa.Array:
     """Return a column of JSON texts that begin as `default` does: the database looks at the rest."""
-    found = text(column, rows, name, default)
+    found = text(batch, rows, name, default)
     values = distinct(found)
     if values and not pc.all(pc.starts_with(values, default[0]), min_count=0).as_py():
         raise BatchError(f"{name}: each must be a JSON {'object' if default == '{}' else 'array'}")
@@ -111,6 +112,5 @@ def noted(attributes: pa.Array, notes: Mapping[int, str]) -> pa.Array:
     return pa.array(texts, pa.string())
 
 
-def _known(values: Sequence[str], default: str) -> pa.Array:
-    array = pa.array(list(values), pa.string())
-    return pc.if_else(pc.equal(array, ""), default, array) if default else array
+def _known(values: pa.Array, default: str) -> pa.Array:
+    return pc.if_else(pc.equal(values, ""), default, values) if default else values

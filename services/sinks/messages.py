@@ -5,12 +5,16 @@ A message that is none is refused as protobuf's own library would refuse it.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import ptars
 import pyarrow as pa
 from google.protobuf.message import DecodeError, Message
+
+# The fields of messages by their names, each an array with one item a message.
+Fields: TypeAlias = Mapping[str, pa.Array]
 
 
 class Columns:
@@ -21,7 +25,7 @@ class Columns:
         self._handler: Any = ptars.HandlerPool([kind.DESCRIPTOR.file]).get_for_message(kind.DESCRIPTOR)
 
     def read(self, messages: pa.Array) -> dict[str, pa.Array]:
-        """Return the fields of encoded messages, each an array as long as `messages`; raises `DecodeError`."""
+        """Return the fields of encoded messages; raises `DecodeError`."""
         try:
             found = self._handler.array_to_record_batch(messages)
         except ValueError as error:
@@ -31,6 +35,16 @@ class Columns:
                 raise DecodeError(f"a {self._kind.DESCRIPTOR.name} is malformed") from error
             raise
         return dict(zip(found.schema.names, found.columns, strict=True))
+
+
+def fields_of(message: Message) -> Fields:
+    """Return the fields of one message."""
+    return Columns(type(message)).read(pa.array([message.SerializeToString()], pa.binary()))
+
+
+def inner(messages: pa.StructArray) -> Fields:
+    """Return the fields of messages that are a field of others."""
+    return dict(zip((field.name for field in messages.type), messages.flatten(), strict=True))
 
 
 def flat(lists: pa.ListArray) -> tuple[pa.Array, np.ndarray]:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+import pyarrow as pa
+from google.protobuf.message import Message
+
 from services.sinks.errors import InvalidError
+from services.sinks.messages import Columns, Fields, inner
 from services.storage.columns.base import Appended, BatchError
 
 R = TypeVar("R")
@@ -16,10 +21,34 @@ R = TypeVar("R")
 PIPELINE = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A PushRequest; `batch` is None where it has none."""
+
+    producer: str
+    seq: int
+    after: int
+    batch: Fields | None
+
+
+class PushReader:
+    """Reads the PushRequests of a sink's contract."""
+
+    def __init__(self, kind: type[Message]) -> None:
+        self._columns = Columns(kind)
+
+    def read(self, data: bytes) -> Push:
+        """Return the request; raises `DecodeError`."""
+        fields = self._columns.read(pa.array([data], pa.binary()))
+        batch = inner(fields["batch"]) if fields["batch"].is_valid()[0].as_py() else None
+        producer, seq, after = (fields[name][0].as_py() for name in ("producer", "seq", "after"))
+        return Push(producer, seq, after, batch)
+
+
 class Sink(Protocol):
     """What batches are pushed to."""
 
-    async def push(self, batch: Any, producer: str, seq: int, after: int) -> Appended:
+    async def push(self, batch: Fields, producer: str, seq: int, after: int) -> Appended:
         """Store a batch; raises what `ColumnStore.append` does."""
         ...
 
@@ -31,8 +60,8 @@ class Sink(Protocol):
 class Pushes(Generic[R]):
     """The requests of one stream, and their replies."""
 
-    def __init__(self, sink: Sink, requests: AsyncIterator[Any], reply: Callable[..., R]) -> None:
-        """Take PushRequests of a sink's contract; `reply` makes its PushResponse of durable_seq= and rejected=."""
+    def __init__(self, sink: Sink, requests: AsyncIterator[Push], reply: Callable[..., R]) -> None:
+        """Take requests; `reply` makes its PushResponse of durable_seq= and rejected=."""
         self._sink = sink
         self._requests = requests
         self._reply = reply
@@ -77,13 +106,13 @@ class Pushes(Generic[R]):
         finally:
             self._asked.put_nowait(None)
 
-    def _ask(self, request: Any) -> Any:
+    def _ask(self, request: Push) -> Any:
         producer = self._producer = self._producer or request.producer
         if not producer:
             raise InvalidError("producer: the first request must name it")
         if request.producer not in ("", producer):
             raise InvalidError(f"producer: this stream is {producer}'s")
-        if request.HasField("batch"):
+        if request.batch is not None:
             return self._sink.push(request.batch, producer, request.seq, request.after)
         return self._sink.durable_seq(producer)
 

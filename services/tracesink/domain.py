@@ -18,7 +18,6 @@ from mesh.api.tracesink.v1 import (
     LatencyResponse,
     Segment,
     Span,
-    SpanBatch,
     TopologyRequest,
     TopologyResponse,
     TraceFilter,
@@ -29,6 +28,7 @@ from services.forwarding.options import Signal
 from services.forwarding.origin import UNKNOWN, Origin
 from services.sinks.decoding import Decoder
 from services.sinks.errors import NotThereError
+from services.sinks.messages import Fields
 from services.sinks.searching import MAX_REPLY, fitting
 from services.storage.columns.base import Appended, BatchError, ColumnStore
 from services.tracesink import correlating, otlp, records, searching, summaries
@@ -87,7 +87,7 @@ class TraceSink:
     async def durable_seq(self, producer: str) -> int:
         return await self._store.durable_seq(_own(producer)) or 0
 
-    async def push(self, batch: SpanBatch, producer: str, seq: int, after: int) -> Appended:
+    async def push(self, batch: Fields, producer: str, seq: int, after: int) -> Appended:
         """Store a batch; raises what `ColumnStore.append` does."""
         try:
             table, absurd = records.from_batch(batch, self._clock.wall_ns())

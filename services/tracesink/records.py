@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mesh.api.tracesink.v1 import SpanBatch
 from services.sinks.columns import (
     AHEAD_NS,
     ORIGINAL_TIME,
@@ -22,6 +21,7 @@ from services.sinks.columns import (
     shortened,
     text,
 )
+from services.sinks.messages import Fields
 from services.storage.columns.base import BatchError, TableSchema, Type
 
 SPANS = TableSchema(
@@ -67,28 +67,28 @@ _LABELS = ("service", "instance", "version", "scope", "rpc_method", "rpc_status_
 _TEXTS = (*_LABELS, "name", "status_message", "correlation_id")
 
 
-def from_batch(batch: SpanBatch, now_ns: int) -> tuple[pa.Table, int]:
-    """Return the rows of a batch that arrives at `now_ns`, and how many of them had absurd times.
+def from_batch(batch: Fields, now_ns: int) -> tuple[pa.Table, int]:
+    """Return the rows of a SpanBatch that arrives at `now_ns`, and how many of them had absurd times.
 
     Raises:
         BatchError: its columns are of different lengths, or hold what they may not.
 
     """
-    rows = count_of(len(batch.start_ns), "spans")
-    found: dict[str, Any] = {name: shortened(text(getattr(batch, name), rows, name), MAX_NAME) for name in _TEXTS}
+    rows = count_of(batch, "start_ns", "spans")
+    found: dict[str, Any] = {name: shortened(text(batch, rows, name), MAX_NAME) for name in _TEXTS}
     for name, pattern in (
         ("trace_id", f"^{_TRACE_ID}$"),
         ("span_id", f"^{_SPAN_ID}$"),
         ("parent_span_id", f"^({_SPAN_ID})?$"),
     ):
-        found[name] = _ids(text(getattr(batch, name), rows, name), name, pattern)
+        found[name] = _ids(text(batch, rows, name), name, pattern)
     for name, default in (("attributes", "{}"), ("events", "[]"), ("links", "[]")):
-        found[name] = json_text(getattr(batch, name), rows, name, default)
+        found[name] = json_text(batch, rows, name, default)
         check_length(name, found[name])
     for name, most in (("kind", MAX_KIND), ("status", MAX_STATUS), ("flags", None), ("dropped", None)):
-        found[name] = numbers(getattr(batch, name), rows, name, most=most)
-    found["start_ns"] = numbers(batch.start_ns, rows, "start_ns")
-    found["end_ns"] = numbers(batch.end_ns, rows, "end_ns")
+        found[name] = numbers(batch, rows, name, most=most)
+    found["start_ns"] = numbers(batch, rows, "start_ns")
+    found["end_ns"] = numbers(batch, rows, "end_ns")
     return finished(found, now_ns)
 
 

@@ -30,6 +30,7 @@ from services.metrics.otlp.points import Totals
 from services.metrics.promql.data import STALE, is_stale
 from services.metrics.promql.labels import Labels
 from services.metrics.samples import Meta, Samples
+from services.sinks.messages import fields_of
 from services.tracesink import otlp as traces_otlp
 from services.tracesink import records as span_records
 
@@ -56,7 +57,7 @@ def log_table() -> pa.Table:
         )
         for n in range(6)
     ]
-    table, _ = records.from_batch(to_batch(made, NOW + 5), NOW + 10)
+    table, _ = records.from_batch(fields_of(to_batch(made, NOW + 5)), NOW + 10)
     return table
 
 
@@ -76,7 +77,7 @@ def test_log_records_are_the_same_at_the_other_end() -> None:
 
 def test_what_is_no_hexadecimal_id_does_not_hold_the_others_up() -> None:
     batch = LogBatch(ts_ns=[NOW], body=TextColumn(values=["x"]), trace_id=TextColumn(values=["mine"]))
-    table, _ = records.from_batch(batch, NOW)
+    table, _ = records.from_batch(fields_of(batch), NOW)
     (resource,) = ExportLogsServiceRequest.FromString(logs.export(table)).resource_logs
     assert resource.scope_logs[0].log_records[0].trace_id == b""
 
@@ -199,7 +200,7 @@ def test_spans_are_the_same_at_the_other_end() -> None:
         links=TextColumn(values=["[]", json.dumps([link])]),
         **texts,
     )
-    table, _ = span_records.from_batch(batch, NOW + 10)
+    table, _ = span_records.from_batch(fields_of(batch), NOW + 10)
     again = traces_otlp.from_export(spans.export(table), NOW + 10).table
 
     def said(rows: pa.Table) -> list[dict[str, Any]]:
