@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from services.storage.columns.base import BatchError
 from services.tracesink import otlp as traces
 from services.tracesink.semantics import CORRELATION, ROLES, promoted
 
+ROOT = Path(__file__).resolve().parents[4]
 NOW = 1_767_268_800 * 10**9
 CORRELATIONS = ("correlation_id", "correlation.id", "x-correlation-id")
 TEXTS = st.sampled_from(["", "a", "ü🦆", 'q"uo\\te', "line\nbreak\x01", "\x7f", "14", "/a.B/c", "a\x00z"]) | st.text()
@@ -208,6 +212,55 @@ def test_what_is_no_export_is_refused_and_nothing_else_happens(changes: list[tup
 def test_half_an_export_is_none(cut: int) -> None:
     with pytest.raises(DecodeError):
         logs.from_export(WHOLE[:cut], NOW)
+
+
+DEEP = """
+import sys
+from google.protobuf.message import DecodeError
+from mesh.api.logsink.v1 import PushRequest
+from services.logsink import otlp as logs
+from services.sinks.pushing import PushReader
+from services.tracesink import otlp as traces
+
+def field(number, data):
+    size, length = len(data), bytearray()
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    return bytes([number << 3 | 2, *length, size]) + data
+
+def layered(*numbers):
+    data = groups
+    for number in reversed(numbers):
+        data = field(number, data)
+    return data
+
+read = {
+    "logs": lambda data: logs.from_export(data, 1),
+    "traces": lambda data: traces.from_export(data, 1),
+    "push": PushReader(PushRequest).read,
+}
+groups = b"\x7b" * 3_000_000 + b"\x7c" * 3_000_000
+ids = field(1, bytes(range(16))) + field(2, bytes(range(8)))
+for kind, data in (
+    *(("logs", layered(*path)) for path in ((), (1,), (1, 1), (1, 2), (1, 2, 1), (1, 2, 2), (1, 2, 2, 5))),
+    *(("logs", layered(*path)) for path in ((1, 2, 2, 6), (1, 2, 2, 6, 2), (1, 2, 2, 6, 2, 5), (1, 2, 2, 6, 2, 6))),
+    *(("traces", field(1, field(2, field(2, ids + layered(*path))))) for path in ((), (9,), (9, 2), (11,), (15,))),
+    *(("push", layered(*path)) for path in ((), (4,), (4, 5))),
+):
+    try:
+        read[kind](data)
+    except DecodeError:
+        continue
+    sys.exit(f"{kind} took {data[:30]}")
+print("all refused")
+"""
+
+
+def test_groups_within_groups_are_refused() -> None:
+    """They are tried by a process of their own: what overflows a stack ends it."""
+    done = subprocess.run([sys.executable, "-c", DEEP], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "all refused\n"), done.stderr
 
 
 def test_who_sets_two_fields_of_a_value_gets_one_of_them() -> None:
