@@ -92,10 +92,12 @@ class Lane:
                 while self._waiting:
                     self._sent.clear()
                     await self._sent.wait()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._spill_all()
+        # Not while one of them moves something: its thread would go on, and what it moves be nowhere.
+        async with self._moving:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._spill_all()
         self.stats.dropped += sum(item.records for item in self._memory)
         if self._spool is not None:
             self._spool.close()

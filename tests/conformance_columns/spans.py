@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mesh.api.logsink.v1 import TextColumn
 from mesh.api.tracesink.v1 import SpanBatch
 from mesh.testing.clock import ManualClock
+from services.sinks.messages import Fields, fields_of
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -59,6 +60,11 @@ def batch(rows: Sequence[dict[str, Any]]) -> SpanBatch:
     return SpanBatch(
         start_ns=[row["start_ns"] for row in rows], end_ns=[row["end_ns"] for row in rows], **texts, **numbers
     )
+
+
+def sent_fields(rows: Sequence[dict[str, Any]]) -> Fields:
+    """Return the same as a sink has it."""
+    return fields_of(batch(rows))
 
 
 ROW: Any = st.builds(

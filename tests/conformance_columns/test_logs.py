@@ -18,6 +18,7 @@ from mesh.testing.clock import ManualClock
 from services.logsink.domain import LogSink
 from services.logsink.records import LOGS
 from services.logsink.searching import InvalidError
+from services.sinks.messages import Fields, fields_of
 from services.storage.columns.base import BatchError
 from services.storage.columns.urls import open_columns
 
@@ -45,6 +46,10 @@ def batch(rows: Sequence[dict[str, Any]]) -> LogBatch:
         attributes=column("attributes", "{}"),
         **texts,
     )
+
+
+def sent_fields(rows: Sequence[dict[str, Any]]) -> Fields:
+    return fields_of(batch(rows))
 
 
 ROW = st.fixed_dictionaries(
@@ -140,7 +145,7 @@ def test_a_search_is_what_a_scan_finds(url: str) -> None:
             async def go() -> None:
                 before = len(stored)
                 if rows:
-                    await sink.push(batch(rows), "p", before + len(rows), before)
+                    await sink.push(sent_fields(rows), "p", before + len(rows), before)
                 stored.extend(rows)
                 wanted = [
                     (row["ts_ns"], place) for place, row in enumerate(stored, 1) if matches(row, complete(filter_))
@@ -176,7 +181,7 @@ async def test_a_record_comes_back_whole(url: str) -> None:
         "attributes": '{"a": {"b": [1, 2.5, null]}}',
     }
     async with sink_on(url) as sink:
-        await sink.push(batch([sent]), "p", 1, 0)
+        await sink.push(sent_fields([sent]), "p", 1, 0)
         page = await sink.search(Filter(correlation_id="order-7"), 0, "", oldest_first=False)
     (record,) = page.records
     tree = json.loads(record.attributes)
@@ -188,7 +193,7 @@ async def test_a_record_comes_back_whole(url: str) -> None:
 async def test_a_trace_id_stands_in_for_the_correlation_id(url: str) -> None:
     rows = [{"ts_ns": NOW, "body": "x", "trace_id": "ab" * 16}, {"ts_ns": NOW, "body": "y", "correlation_id": "c"}]
     async with sink_on(url) as sink:
-        await sink.push(batch(rows), "p", 1, 0)
+        await sink.push(sent_fields(rows), "p", 1, 0)
         found = [
             [record.body for record in (await sink.search(filter_, 0, "", oldest_first=True)).records]
             for filter_ in (Filter(correlation_id="ab" * 16), Filter(trace_id="ab" * 16), Filter(correlation_id="c"))
@@ -200,7 +205,7 @@ async def test_absurd_times_become_the_time_of_arrival(url: str) -> None:
     hours = [0, 1, NOW - 400 * 86_400 * SECOND, NOW + 10 * 86_400 * SECOND, NOW - SECOND, 2**63 - 1, -5]
     rows = [{"ts_ns": ts, "body": str(ts), "attributes": '{"k":1}' if n % 2 else "{ }"} for n, ts in enumerate(hours)]
     async with sink_on(url) as sink:
-        await sink.push(batch(rows), "p", 1, 0)
+        await sink.push(sent_fields(rows), "p", 1, 0)
         filter_ = Filter(start_ns=NOW - 2 * SECOND, end_ns=NOW + 1)
         found = (await sink.search(filter_, 0, "", oldest_first=True)).records
         assert sink.counters.absurd_times == 5
@@ -214,18 +219,18 @@ async def test_absurd_times_become_the_time_of_arrival(url: str) -> None:
 
 async def test_a_tail_goes_on_where_it_was(url: str) -> None:
     async with sink_on(url) as sink:
-        await sink.push(batch([{"ts_ns": NOW, "body": f"old {n}"} for n in range(5)]), "p", 1, 0)
+        await sink.push(sent_fields([{"ts_ns": NOW, "body": f"old {n}"} for n in range(5)]), "p", 1, 0)
         tail = sink.tail(Filter(text="old"), "", 2)
         first = await anext(tail)
         assert [record.body for record in first.records] == ["old 3", "old 4"]
         following = asyncio.ensure_future(anext(tail))
         await sink.push(
-            batch([{"ts_ns": NOW, "body": "else"}, {"ts_ns": NOW - SECOND, "body": "old again"}]), "p", 2, 1
+            sent_fields([{"ts_ns": NOW, "body": "else"}, {"ts_ns": NOW - SECOND, "body": "old again"}]), "p", 2, 1
         )
         second = await asyncio.wait_for(following, 30)
         assert [record.body for record in second.records] == ["old again"]
         await tail.aclose()
-        await sink.push(batch([{"ts_ns": NOW, "body": f"new {n}"} for n in range(600)]), "p", 3, 2)
+        await sink.push(sent_fields([{"ts_ns": NOW, "body": f"new {n}"} for n in range(600)]), "p", 3, 2)
         resumed = sink.tail(Filter(), second.cursor, 0)
         assert not (await anext(resumed)).records
         got: list[str] = []
@@ -241,7 +246,7 @@ async def test_counts_and_fields(url: str) -> None:
         for n in range(100)
     ]
     async with sink_on(url) as sink:
-        await sink.push(batch(rows), "p", 1, 0)
+        await sink.push(sent_fields(rows), "p", 1, 0)
         filter_ = Filter(start_ns=NOW, end_ns=NOW + 100, services=["s0"])
         counts = await sink.histogram(filter_, 50)
         fields = await sink.fields(filter_)
@@ -268,6 +273,6 @@ async def test_counts_and_fields(url: str) -> None:
 async def test_a_malformed_batch_is_refused(url: str, broken: LogBatch) -> None:
     async with sink_on(url) as sink:
         with pytest.raises(BatchError):
-            await sink.push(broken, "p", 1, 0)
+            await sink.push(fields_of(broken), "p", 1, 0)
         assert sink.counters.rejected_batches == 1
         assert await sink.durable_seq("p") == 0

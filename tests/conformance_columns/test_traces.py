@@ -19,6 +19,7 @@ from mesh.testing.clock import ManualClock
 from services.logsink.domain import LogSink
 from services.logsink.records import LOGS
 from services.sinks.errors import NotThereError
+from services.sinks.messages import fields_of
 from services.storage.columns.base import BatchError
 from services.storage.columns.urls import open_columns
 from services.tracesink.domain import TraceSink
@@ -39,6 +40,7 @@ from tests.conformance_columns.spans import (
     complete,
     failed,
     matches,
+    sent_fields,
     span,
     span_id,
 )
@@ -72,7 +74,7 @@ def growing(url: str, check: Callable[[TraceSink, list[dict[str, Any]], Any], Aw
             async def go() -> None:
                 before = len(stored)
                 if rows:
-                    await sink.push(batch(rows), "p", before + len(rows), before)
+                    await sink.push(sent_fields(rows), "p", before + len(rows), before)
                 stored.extend(rows)
                 await check(sink, stored, given_)
 
@@ -186,7 +188,7 @@ async def test_a_span_comes_back_whole(url: str) -> None:
         links='[{"trace_id": "a", "span_id": "b"}]',
     )
     async with sink_on(url) as (sink, _):
-        await sink.push(batch([sent]), "p", 1, 0)
+        await sink.push(sent_fields([sent]), "p", 1, 0)
         reply = await sink.trace(TRACES[0])
         with pytest.raises(NotThereError, match=TRACES[1]):
             await sink.trace(TRACES[1])
@@ -204,7 +206,7 @@ async def test_long_names_are_cut(url: str) -> None:
     names = ["ü" * 8192, "short", "x" * 9000]
     async with sink_on(url) as (sink, _):
         spans = [span(n, name=name, status_message=names[0]) for n, name in enumerate(names, 1)]
-        await sink.push(batch(spans), "p", 1, 0)
+        await sink.push(sent_fields(spans), "p", 1, 0)
         found = (await sink.trace(TRACES[0])).spans
     assert [one.name for one in found] == [names[0][:2048], "short", names[2][:2048]]
     assert found[0].status_message == names[0][:2048]
@@ -212,15 +214,15 @@ async def test_long_names_are_cut(url: str) -> None:
 
 async def test_what_was_sent_twice_is_there_once(url: str) -> None:
     async with sink_on(url) as (sink, _):
-        await sink.push(batch([span(1)]), "p", 1, 0)
-        await sink.push(batch([span(1), span(2, 1)]), "q", 1, 0)
+        await sink.push(sent_fields([span(1)]), "p", 1, 0)
+        await sink.push(sent_fields([span(1), span(2, 1)]), "q", 1, 0)
         assert [one.span_id for one in (await sink.trace(TRACES[0])).spans] == [span_id(1), span_id(2)]
 
 
 async def test_a_large_trace_and_a_large_span(url: str) -> None:
     async with sink_on(url) as (sink, _):
         many = [span(n, n - 1, start=n, end=30_000 - n, name="x") for n in range(1, 10_051)]
-        await sink.push(batch(many), "p", 1, 0)
+        await sink.push(sent_fields(many), "p", 1, 0)
         reply = await sink.trace(TRACES[0])
         assert (len(reply.spans), reply.truncated) == (10_000, True)
         assert reply.ByteSize() < 4 << 20
@@ -230,7 +232,7 @@ async def test_a_large_trace_and_a_large_span(url: str) -> None:
             span(n, trace_id=TRACES[1], start=n, end=n, attributes=json.dumps({"n": "x" * 1_000_000}))
             for n in (1, 2, 3, 4)
         ]
-        await sink.push(batch(wide), "p", 2, 1)
+        await sink.push(sent_fields(wide), "p", 2, 1)
         reply = await sink.trace(TRACES[1])
         assert (len(reply.spans), reply.truncated) == (3, True)
 
@@ -244,14 +246,16 @@ async def test_a_conversation_is_what_bears_its_id_and_what_those_traces_did(url
         span(5, start=1, name="a stranger's", trace_id=TRACES[2]),
     ]
     async with sink_on(url) as (sink, logs):
-        await sink.push(batch(spans), "p", 1, 0)
+        await sink.push(sent_fields(spans), "p", 1, 0)
         # The same producer may push logs: they are counted for themselves.
         await logs.push(
-            LogBatch(
-                ts_ns=[NOW + MS, NOW + 4 * MS, NOW + 5 * MS],
-                body=TextColumn(values=["first", "by its trace", "a stranger's"]),
-                correlation_id=TextColumn(values=["order-7", "", ""]),
-                trace_id=TextColumn(values=["", TRACES[1], TRACES[2]]),
+            fields_of(
+                LogBatch(
+                    ts_ns=[NOW + MS, NOW + 4 * MS, NOW + 5 * MS],
+                    body=TextColumn(values=["first", "by its trace", "a stranger's"]),
+                    correlation_id=TextColumn(values=["order-7", "", ""]),
+                    trace_id=TextColumn(values=["", TRACES[1], TRACES[2]]),
+                )
             ),
             *("p", 1, 0),
         )
@@ -301,7 +305,7 @@ async def test_who_calls_whom(url: str) -> None:
         span(11, 2, 3, 9, service="orders", kind=INTERNAL),
     ]
     async with sink_on(url) as (sink, _):
-        await sink.push(batch(spans), "p", 1, 0)
+        await sink.push(sent_fields(spans), "p", 1, 0)
         found = await edges(sink)
         assert found == {
             ("shop", "orders", False): (1, 0, 20),
@@ -342,7 +346,7 @@ async def test_calls_through_the_edge_are_their_callers(url: str) -> None:
         span(31, 30, 0, 1, service="mesh-edge", kind=SERVER, rpc_status_code="UNAVAILABLE"),
     ]
     async with sink_on(url) as (sink, _):
-        await sink.push(batch(spans), "p", 1, 0)
+        await sink.push(sent_fields(spans), "p", 1, 0)
         assert await edges(sink) == {
             ("mesh-edge", "shop", False): (1, 0, 18),
             ("shop", "orders", False): (1, 0, 20),
@@ -369,7 +373,7 @@ async def test_messages_by_parents_and_by_links(url: str) -> None:
         span(5, 4, 6, 7, service="stock", kind=CONSUMER),
     ]
     async with sink_on(url) as (sink, _):
-        await sink.push(batch(spans), "p", 1, 0)
+        await sink.push(sent_fields(spans), "p", 1, 0)
         assert await edges(sink) == {
             ("orders", "mail", True): (2, 0, 9),
             ("orders", "stock", True): (1, 1, 6),
@@ -390,7 +394,7 @@ async def test_which_service_caused_the_fault_and_which_makes_the_latency(url: s
         more = {"trace_id": f"{number + 1:032x}", "attributes": json.dumps({"order.id": f"o-{number}"})}
         spans += [row | more for row in one]
     async with sink_on(url) as (sink, _):
-        await sink.push(batch(spans), "p", 1, 0)
+        await sink.push(sent_fields(spans), "p", 1, 0)
         window: dict[str, Any] = {"start_ns": NOW, "end_ns": NOW + 10**9}
         bad_ones = await sink.find(TraceFilter(errors=True, **window), 100, "")
         assert len(bad_ones.traces) == 4
@@ -428,7 +432,7 @@ async def test_a_malformed_batch_is_refused(url: str, change: dict[str, Sequence
     fields: dict[str, Any] = {field.name: value for field, value in whole.ListFields()} | change
     async with sink_on(url) as (sink, _):
         with pytest.raises(BatchError, match=says):
-            await sink.push(SpanBatch(**fields), "p", 1, 0)
+            await sink.push(fields_of(SpanBatch(**fields)), "p", 1, 0)
         assert sink.counters.rejected_batches == 1
         assert await sink.durable_seq("p") == 0
-        await sink.push(whole, "p", 1, 0)
+        await sink.push(fields_of(whole), "p", 1, 0)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -43,8 +44,6 @@ from mesh.api.tracesink.v1 import (
 from mesh.cli.supervisor.ready import serving_all
 from services.names import TELEMETRY
 from tests.e2e.harness import PATIENCE, Running, channel, eventually
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*LoggingHandler.*:DeprecationWarning")
 
 # Payments fail for these orders, and each of them is slow in the inventory.
 ORDERS, FAILING = range(1, 13), {4, 8}
@@ -91,7 +90,9 @@ class Service:
         self._metrics = MeterProvider([reader], resource=resource)
         self.tracer = self._traces.get_tracer("shop")
         self.meter = self._metrics.get_meter("shop")
-        self._handler = LoggingHandler(logger_provider=self._logs)
+        with warnings.catch_warnings():  # what is to replace it is in a package that patches the standard library
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._handler = LoggingHandler(logger_provider=self._logs)
         self.log = logging.getLogger(f"{control}.{name}.{instance}")
         self.log.propagate = False
         self.log.addHandler(self._handler)
