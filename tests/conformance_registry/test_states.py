@@ -121,6 +121,7 @@ async def test_who_changes_too_often_is_held_by_all_and_let_go(fleet: tuple[Regi
     one, two = fleet
     await register(one, "sibling")
     lease = await register(two, "a")
+    await both(fleet, lambda registry: "a" in known(registry))
     # A hold may come, and be over, before all of these have been said.
     held: list[set[int]] = [set(), set()]
 
