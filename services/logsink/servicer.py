@@ -25,7 +25,7 @@ from mesh.api.logsink.v1 import (
 from services.forwarding.origin import Origin
 from services.logsink.domain import LogSink
 from services.names import LOG_SINK, MAX_TELEMETRY_BYTES, OTLP_LOGS
-from services.sinks.pushing import Push, Pushes, PushReader
+from services.sinks.pushing import Pushes, PushReader
 from services.sinks.serving import Context, answering, decoded, exporting, serialized, unary, undecodable
 
 
@@ -34,7 +34,7 @@ class GrpcLogSink:
 
     def __init__(self, sink: LogSink) -> None:
         self._sink = sink
-        self._pushes = PushReader(PushRequest)
+        self._pushes = PushReader(PushRequest, sink.counters)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve `mesh.logsink.v1.LogSink`."""
@@ -55,17 +55,11 @@ class GrpcLogSink:
     async def push(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[PushResponse]:
         """Answer each request in order, with some of them on their way to the disk at a time."""
         async with answering(context, self._sink.counters):
-            given = (self._pushed(data) async for data in requests)
+            given = (self._pushes.read(data) async for data in requests)
             replies = Pushes(self._sink, given, PushResponse).replies()
             async with contextlib.aclosing(replies):
                 async for reply in replies:
                     yield reply
-
-    def _pushed(self, data: bytes) -> Push:
-        try:
-            return self._pushes.read(data)
-        except DecodeError as error:
-            raise undecodable(PushRequest, error, self._sink.counters) from error
 
     async def search(self, data: bytes, context: Context) -> Message:
         request = decoded(SearchRequest, data, self._sink.counters)

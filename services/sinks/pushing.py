@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import pyarrow as pa
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from services.sinks.errors import InvalidError
 from services.sinks.messages import Columns, Fields, inner
+from services.sinks.serving import Undecodable, undecodable
 from services.storage.columns.base import Appended, BatchError
 
 R = TypeVar("R")
@@ -34,12 +35,17 @@ class Push:
 class PushReader:
     """Reads the PushRequests of a sink's contract."""
 
-    def __init__(self, kind: type[Message]) -> None:
+    def __init__(self, kind: type[Message], counters: Undecodable) -> None:
+        self._kind = kind
         self._columns = Columns(kind)
+        self._counters = counters
 
     def read(self, data: bytes) -> Push:
-        """Return the request; raises `DecodeError`."""
-        fields = self._columns.read(pa.array([data], pa.binary()))
+        """Return the request; `InvalidError` when it is none."""
+        try:
+            fields = self._columns.read(pa.array([data], pa.binary()))
+        except DecodeError as error:
+            raise undecodable(self._kind, error, self._counters) from error
         batch = inner(fields["batch"]) if fields["batch"].is_valid()[0].as_py() else None
         producer, seq, after = (fields[name][0].as_py() for name in ("producer", "seq", "after"))
         return Push(producer, seq, after, batch)

@@ -26,7 +26,7 @@ from mesh.api.tracesink.v1 import (
 from services.forwarding.origin import Origin
 from services.host import Hosted
 from services.names import JAEGER_QUERY, MAX_TELEMETRY_BYTES, OTLP_TRACES, TRACE_SINK
-from services.sinks.pushing import Push, Pushes, PushReader
+from services.sinks.pushing import Pushes, PushReader
 from services.sinks.serving import Context, answering, decoded, exporting, unary, undecodable
 from services.tracesink.domain import Exported, TraceSink
 from services.tracesink.jaeger.servicer import JaegerQuery
@@ -47,7 +47,7 @@ class GrpcTraceSink:
 
     def __init__(self, sink: TraceSink) -> None:
         self._sink = sink
-        self._pushes = PushReader(PushRequest)
+        self._pushes = PushReader(PushRequest, sink.counters)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve `mesh.tracesink.v1.TraceSink`."""
@@ -69,17 +69,11 @@ class GrpcTraceSink:
     async def push(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[PushResponse]:
         """Answer each request in order, with some of them on their way to the disk at a time."""
         async with answering(context, self._sink.counters):
-            given = (self._pushed(data) async for data in requests)
+            given = (self._pushes.read(data) async for data in requests)
             replies = Pushes(self._sink, given, PushResponse).replies()
             async with contextlib.aclosing(replies):
                 async for reply in replies:
                     yield reply
-
-    def _pushed(self, data: bytes) -> Push:
-        try:
-            return self._pushes.read(data)
-        except DecodeError as error:
-            raise undecodable(PushRequest, error, self._sink.counters) from error
 
     async def get_trace(self, data: bytes, context: Context) -> Message:
         return await self._sink.trace(decoded(GetTraceRequest, data, self._sink.counters).trace_id)

@@ -219,6 +219,8 @@ import sys
 from google.protobuf.message import DecodeError
 from mesh.api.logsink.v1 import PushRequest
 from services.logsink import otlp as logs
+from services.logsink.domain import Counters
+from services.sinks.errors import InvalidError
 from services.sinks.pushing import PushReader
 from services.tracesink import otlp as traces
 
@@ -238,7 +240,7 @@ def layered(*numbers):
 read = {
     "logs": lambda data: logs.from_export(data, 1),
     "traces": lambda data: traces.from_export(data, 1),
-    "push": PushReader(PushRequest).read,
+    "push": PushReader(PushRequest, Counters()).read,
 }
 groups = b"\x7b" * 3_000_000 + b"\x7c" * 3_000_000
 ids = field(1, bytes(range(16))) + field(2, bytes(range(8)))
@@ -250,7 +252,7 @@ for kind, data in (
 ):
     try:
         read[kind](data)
-    except DecodeError:
+    except (DecodeError, InvalidError):
         continue
     sys.exit(f"{kind} took {data[:30]}")
 print("all refused")
